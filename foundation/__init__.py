@@ -1,0 +1,1 @@
+"""What every room stands on: contracts, workspace, store, processes, engine, errors. Knows no room above it."""

@@ -1,0 +1,117 @@
+"""The one reader of shards: it serves trainer, statistics and export, and applies the tombstones.
+
+Guarantees: committed records only, in a fixed order (shard name, then line); whatever a tombstone names is left out
+and counted; a broken line is named, counted and passed over. Cost: one sequential read; about 10 µs a record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import ValidationError
+
+from foundation.ids import stable_id
+from foundation.records import Contract, Record
+
+if TYPE_CHECKING:
+    from foundation.store import Store
+
+SHARDS = "shards"
+TOMBSTONES = "tombstones"
+Kind = Literal["article", "snippet", "prompt_type", "fingerprint", "unit"]
+
+
+class Tombstone(Contract):
+    """Withdraws every record of one article, snippet, prompt type (or one fingerprint of it) or unit."""
+
+    v: Literal[1] = 1
+    kind: Kind
+    value: str
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{TOMBSTONES}/{self.kind}-{stable_id(self.value)}.json"
+
+
+class ManifestEntry(Contract):
+    """One shard as it was when the manifest was pinned."""
+
+    name: str
+    sha256: str
+    size: int
+
+
+class Manifest(Contract):
+    """What one training epoch reads: shards with checksums, and the tombstones that held then."""
+
+    v: Literal[1] = 1
+    shards: tuple[ManifestEntry, ...]
+    tombstones: tuple[Tombstone, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        return stable_id(self.model_dump_json())
+
+
+@dataclass
+class ReadReport:
+    """What a pass left out, and why. `broken` holds the first 20 as `shard:line: reason`."""
+
+    read: int = 0
+    withdrawn: int = 0
+    broken_lines: int = 0
+    broken: list[str] = field(default_factory=list)
+    splits: Counter[str] = field(default_factory=Counter)
+
+
+def tombstones(store: Store) -> tuple[Tombstone, ...]:
+    return tuple(Tombstone.model_validate_json(store.get(name)) for name in store.list(TOMBSTONES))
+
+
+def pin(store: Store) -> Manifest:
+    """The manifest of what is committed now. Reads every shard once for its checksum."""
+    entries = []
+    for name in store.list(SHARDS):
+        data = store.get(name)
+        entries.append(ManifestEntry(name=name, sha256=hashlib.sha256(data).hexdigest(), size=len(data)))
+    return Manifest(shards=tuple(entries), tombstones=tombstones(store))
+
+
+def read(store: Store, manifest: Manifest | None = None, report: ReadReport | None = None) -> Iterator[Record]:
+    """Every record that stands, of the manifest's shards or of all committed ones."""
+    report = report if report is not None else ReadReport()
+    dead = manifest.tombstones if manifest else tombstones(store)
+    withdrawn = {(stone.kind, stone.value) for stone in dead}
+    names = [entry.name for entry in manifest.shards] if manifest else list(store.list(SHARDS))
+    for name in names:
+        for number, line in enumerate(store.get(name).splitlines(), 1):
+            try:
+                record = Record.model_validate_json(line)
+            except (ValidationError, json.JSONDecodeError) as error:
+                report.broken_lines += 1
+                if len(report.broken) < 20:
+                    report.broken.append(f"{name}:{number}: {str(error).splitlines()[0]}")
+                continue
+            if withdrawn and _is_withdrawn(record, withdrawn):
+                report.withdrawn += 1
+                continue
+            report.read += 1
+            report.splits[record.split] += 1
+            yield record
+
+
+def _is_withdrawn(record: Record, withdrawn: set[tuple[str, str]]) -> bool:
+    identities = (
+        ("article", record.article_id),
+        ("snippet", record.snippet_id),
+        ("prompt_type", record.prompt_type),
+        ("fingerprint", record.fingerprint),
+        ("unit", record.unit),
+    )
+    return any(identity in withdrawn for identity in identities)

@@ -1,0 +1,1 @@
+"""Teachers: who writes the answers. `rules` is embedded, `openai` and `vllm` speak to a server."""
