@@ -39,7 +39,9 @@ def new_app(help_: str) -> typer.Typer:
     @app.callback()
     def root(
         debug: bool = typer.Option(False, "--debug", help="Show tracebacks."),
-        show_version: bool = typer.Option(False, "--version", callback=version, is_eager=True, help="Print the version."),
+        show_version: bool = typer.Option(
+            False, "--version", callback=version, is_eager=True, help="Print the version."
+        ),
     ) -> None:
         if debug:
             os.environ["FACTORY_DEBUG"] = "1"
@@ -71,7 +73,10 @@ def run_app(app: typer.Typer) -> NoReturn:
     except Exception as error:
         if debug:
             raise
-        _die(f"internal error: {type(error).__name__}: {error}\n  mend:  run it again with --debug and report what it prints", 1)
+        _die(
+            f"internal error: {type(error).__name__}: {error}\n  mend:  run it again with --debug and report what it prints",
+            1,
+        )
     sys.exit(0)
 
 
@@ -100,7 +105,10 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, title: s
     cells = [[_cell(value) for value in row] for row in rows]
     drawn = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column, heading in enumerate(headings):
-        numeric = bool(cells) and all(row[column].replace(",", "").rstrip("%").replace(".", "", 1).lstrip("-").isdigit() or not row[column] for row in cells)
+        numeric = bool(cells) and all(
+            row[column].replace(",", "").rstrip("%").replace(".", "", 1).lstrip("-").isdigit() or not row[column]
+            for row in cells
+        )
         drawn.add_column(heading, justify="right" if numeric else "left", overflow="fold")
     for row in cells:
         drawn.add_row(*(Text(cell) for cell in row))
@@ -162,6 +170,12 @@ def progress(label: str, total: int | None = None) -> Iterator[Progress]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with RichProgress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True)) as bar:
         yield _Bar(bar, bar.add_task(label, total=total, note=""))

@@ -68,6 +68,8 @@ class Corpus:
             data = self.store.get(f"{BLOCKS}/{block}.jsonl")
         except FileNotFoundError as error:
             raise Failure(
-                "a planned block of snippets is missing", where=f"{BLOCKS}/{block}.jsonl", mend="restore corpus/ from a copy"
+                "a planned block of snippets is missing",
+                where=f"{BLOCKS}/{block}.jsonl",
+                mend="restore corpus/ from a copy",
             ) from error
         return tuple(Snippet.model_validate_json(line) for line in data.splitlines())

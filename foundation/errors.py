@@ -49,5 +49,9 @@ def from_os_error(error: OSError) -> Failure:
             mend="free some space, then run the same command again: it goes on where it stopped",
         )
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return Failure(f"not allowed to write or read: {error.strerror}", where=where, mend="check the owner and mode of that path")
-    return Failure(f"the operating system refused: {error.strerror or error}", where=where, mend="see --debug for the traceback")
+        return Failure(
+            f"not allowed to write or read: {error.strerror}", where=where, mend="check the owner and mode of that path"
+        )
+    return Failure(
+        f"the operating system refused: {error.strerror or error}", where=where, mend="see --debug for the traceback"
+    )

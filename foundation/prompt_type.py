@@ -23,10 +23,10 @@ class FieldSpec(Contract):
 
     type: Literal["string", "list"] = "string"
     description: str = ""
-    min: int = Field(1, ge=0)
-    max: int = Field(2000, ge=1)
-    items_min: int = Field(1, ge=0)
-    items_max: int = Field(20, ge=1)
+    min: int = Field(default=1, ge=0)
+    max: int = Field(default=2000, ge=1)
+    items_min: int = Field(default=1, ge=0)
+    items_max: int = Field(default=20, ge=1)
 
 
 class Options(Contract):
@@ -58,7 +58,7 @@ class PromptType(Contract):
     checks: tuple[str, ...] = ()
     unit: Literal[256, 64, 16] = 64
     sampling: Sampling = Sampling()
-    weight: float = Field(1.0, ge=0)
+    weight: float = Field(default=1.0, ge=0)
     options: Options | None = None
     system: str
     user: str
@@ -90,7 +90,11 @@ class PromptType(Contract):
         properties: dict[str, Any] = {}
         for name, spec in self.fields.items():
             text = {"type": "string", "minLength": spec.min, "maxLength": spec.max}
-            entry = text if spec.type == "string" else {"type": "array", "items": text, "minItems": spec.items_min, "maxItems": spec.items_max}
+            entry = (
+                text
+                if spec.type == "string"
+                else {"type": "array", "items": text, "minItems": spec.items_min, "maxItems": spec.items_max}
+            )
             properties[name] = {**entry, "description": spec.description} if spec.description else entry
         return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 

@@ -87,7 +87,7 @@ def read(store: Store, manifest: Manifest | None = None, report: ReadReport | No
     """Every record that stands, of the manifest's shards or of all committed ones."""
     report = report if report is not None else ReadReport()
     dead = manifest.tombstones if manifest else tombstones(store)
-    withdrawn = {(stone.kind, stone.value) for stone in dead}
+    withdrawn: set[tuple[str, str]] = {(stone.kind, stone.value) for stone in dead}
     names = [entry.name for entry in manifest.shards] if manifest else list(store.list(SHARDS))
     for name in names:
         for number, line in enumerate(store.get(name).splitlines(), 1):

@@ -60,9 +60,9 @@ class Snippet(Contract):
 class Sampling(Contract):
     """How the teacher samples; part of a prompt type's fingerprint."""
 
-    temperature: float = Field(0.7, ge=0, le=2)
-    top_p: float = Field(0.95, gt=0, le=1)
-    max_tokens: int = Field(512, ge=1, le=32768)
+    temperature: float = Field(default=0.7, ge=0, le=2)
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    max_tokens: int = Field(default=512, ge=1, le=32768)
 
 
 class Message(Contract):

@@ -22,71 +22,96 @@ class Table(BaseModel):
 
 
 class CorpusSettings(Table):
-    source: str = Field("corpus", description="Stable name of a collection that does not name itself (never a path or a date).")
-    window: int = Field(8, ge=1, le=64, description="Sentences in a snippet.")
-    stride: int = Field(4, ge=1, le=64, description="Sentences the window moves by.")
-    min_words: int = Field(80, ge=0, description="Articles with fewer words are stubs: skipped and counted.")
+    source: str = Field(
+        default="corpus", description="Stable name of a collection that does not name itself (never a path or a date)."
+    )
+    window: int = Field(default=8, ge=1, le=64, description="Sentences in a snippet.")
+    stride: int = Field(default=4, ge=1, le=64, description="Sentences the window moves by.")
+    min_words: int = Field(default=80, ge=0, description="Articles with fewer words are stubs: skipped and counted.")
 
 
 class SplitSettings(Table):
-    key: str = Field("qpt", min_length=1, description="Key of the hash that decides the splits. Fixed once a unit is planned.")
-    unseen: float = Field(0.05, ge=0, lt=1, description="Share of articles held out whole.")
-    phrasing: float = Field(0.02, ge=0, lt=1, description="Share of the other snippet x prompt type pairs held out.")
+    key: str = Field(
+        default="qpt",
+        min_length=1,
+        description="Key of the hash that decides the splits. Fixed once a unit is planned.",
+    )
+    unseen: float = Field(default=0.05, ge=0, lt=1, description="Share of articles held out whole.")
+    phrasing: float = Field(
+        default=0.02, ge=0, lt=1, description="Share of the other snippet x prompt type pairs held out."
+    )
 
 
 class TeacherSettings(Table):
     backend: Literal["auto", "rules", "vllm", "openai"] = Field(
-        "auto", description="auto: vllm where a GPU is found, else rules (embedded, no weights, no LLM)."
+        default="auto", description="auto: vllm where a GPU is found, else rules (embedded, no weights, no LLM)."
     )
-    model: str = Field("Qwen/Qwen3-4B-Instruct-2507", description="Model name, or a folder with its weights.")
-    revision: str = Field("", description="Revision of the model; empty: the hub's main.")
-    base_url: str = Field("", description="openai: URL of the server, ending in /v1.")
-    api_key: SecretStr = Field(SecretStr(""), description="openai: the key. Better set as FACTORY_TEACHER__API_KEY.")
-    concurrency: int = Field(64, ge=1, le=4096, description="Requests in flight per worker.")
-    timeout: float = Field(120.0, gt=0, description="Seconds one request may take.")
-    context: int = Field(4096, ge=256, description="vllm: longest prompt plus answer, in tokens.")
-    start_timeout: float = Field(900.0, gt=0, description="vllm: seconds the server may take to load.")
+    model: str = Field(default="Qwen/Qwen3-4B-Instruct-2507", description="Model name, or a folder with its weights.")
+    revision: str = Field(default="", description="Revision of the model; empty: the hub's main.")
+    base_url: str = Field(default="", description="openai: URL of the server, ending in /v1.")
+    api_key: SecretStr = Field(
+        default=SecretStr(""), description="openai: the key. Better set as FACTORY_TEACHER__API_KEY."
+    )
+    concurrency: int = Field(default=64, ge=1, le=4096, description="Requests in flight per worker.")
+    timeout: float = Field(default=120.0, gt=0, description="Seconds one request may take.")
+    context: int = Field(default=4096, ge=256, description="vllm: longest prompt plus answer, in tokens.")
+    start_timeout: float = Field(default=900.0, gt=0, description="vllm: seconds the server may take to load.")
     args: list[str] = Field(default_factory=list, description="vllm: more arguments for its server, as a list.")
 
 
 class QueueSettings(Table):
-    url: SecretStr = Field(SecretStr(""), description="Redis URL; empty: the workspace's own Redis on a private socket.")
-    lease: int = Field(180, ge=5, description="Seconds a unit may run before it is given to another worker.")
-    heartbeat: int = Field(20, ge=1, description="Seconds without a sign of life after which a worker counts as lost.")
-    max_failures: int = Field(3, ge=1, description="Failures of a unit's own before it is set aside.")
-    max_lost: int = Field(10, ge=1, description="Deliveries lost with their worker before a unit is set aside.")
+    url: SecretStr = Field(
+        default=SecretStr(""), description="Redis URL; empty: the workspace's own Redis on a private socket."
+    )
+    lease: int = Field(default=180, ge=5, description="Seconds a unit may run before it is given to another worker.")
+    heartbeat: int = Field(
+        default=20, ge=1, description="Seconds without a sign of life after which a worker counts as lost."
+    )
+    max_failures: int = Field(default=3, ge=1, description="Failures of a unit's own before it is set aside.")
+    max_lost: int = Field(default=10, ge=1, description="Deliveries lost with their worker before a unit is set aside.")
 
 
 class WorkSettings(Table):
-    workers: int = Field(1, ge=1, le=64, description="Worker processes of one `factory work`.")
+    workers: int = Field(default=1, ge=1, le=64, description="Worker processes of one `factory work`.")
 
 
 class TrainSettings(Table):
-    preset: str = Field("demo", description="Model shape: see `trainer params`.")
-    vocabulary: int = Field(4096, ge=512, le=65536, description="Tokens in the tokenizer.")
-    context: int = Field(512, ge=64, description="Tokens in one packed context.")
-    batch: int = Field(4, ge=1, description="Contexts in one optimizer step.")
-    epochs: float = Field(4.0, gt=0, description="Passes over the training split, unless `seconds` ends the run first.")
-    seconds: float = Field(0.0, ge=0, description="Stop after this many seconds of training; 0: no limit. Spoils repeatability.")
-    learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
-    min_learning_rate: float = Field(0.1, ge=0, le=1, description="Share of the peak the decay ends at.")
-    warmup: float = Field(0.05, ge=0, le=1, description="Share of the steps spent warming up.")
-    weight_decay: float = Field(0.1, ge=0, description="AdamW's weight decay, on matrices only.")
-    clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
-    seed: int = Field(1, ge=0, description="Seed of weights, order and shuffling.")
-    checkpoint_every: int = Field(200, ge=1, description="Steps between checkpoints.")
-    evaluate_every: int = Field(100, ge=1, description="Steps between losses on the held-out splits.")
-    rounds: int = Field(2, ge=1, description="Rounds of train, answer, judge in `trainer run --orchestrate`.")
+    preset: str = Field(default="demo", description="Model shape: see `trainer params`.")
+    vocabulary: int = Field(default=4096, ge=512, le=65536, description="Tokens in the tokenizer.")
+    context: int = Field(default=512, ge=64, description="Tokens in one packed context.")
+    batch: int = Field(default=4, ge=1, description="Contexts in one optimizer step.")
+    epochs: float = Field(
+        default=4.0, gt=0, description="Passes over the training split, unless `seconds` ends the run first."
+    )
+    seconds: float = Field(
+        default=0.0, ge=0, description="Stop after this many seconds of training; 0: no limit. Spoils repeatability."
+    )
+    learning_rate: float = Field(default=1e-3, gt=0, description="Peak learning rate of AdamW.")
+    min_learning_rate: float = Field(default=0.1, ge=0, le=1, description="Share of the peak the decay ends at.")
+    warmup: float = Field(default=0.05, ge=0, le=1, description="Share of the steps spent warming up.")
+    weight_decay: float = Field(default=0.1, ge=0, description="AdamW's weight decay, on matrices only.")
+    clip: float = Field(default=1.0, gt=0, description="Largest norm of the gradient.")
+    seed: int = Field(default=1, ge=0, description="Seed of weights, order and shuffling.")
+    checkpoint_every: int = Field(default=200, ge=1, description="Steps between checkpoints.")
+    evaluate_every: int = Field(default=100, ge=1, description="Steps between losses on the held-out splits.")
+    rounds: int = Field(default=2, ge=1, description="Rounds of train, answer, judge in `trainer run --orchestrate`.")
 
 
 class JudgeSettings(Table):
-    backend: Literal["rules", "vllm", "openai"] = Field("rules", description="Who grades; rules: normalised fact containment, no LLM.")
-    model: str = Field("Qwen/Qwen3-4B", description="vllm, openai: the grader's model.")
-    base_url: str = Field("", description="openai: URL of the server, ending in /v1.")
-    api_key: SecretStr = Field(SecretStr(""), description="openai: the key. Better set as FACTORY_JUDGE__API_KEY.")
-    concurrency: int = Field(32, ge=1, le=4096, description="Requests in flight.")
-    max_tokens: int = Field(1024, ge=16, description="Room for the grader's thinking and its verdict.")
-    answers: int = Field(200, ge=1, description="Held-out questions a split contributes, at most.")
+    backend: Literal["rules", "vllm", "openai"] = Field(
+        default="rules", description="Who grades; rules: normalised fact containment, no LLM."
+    )
+    model: str = Field(default="Qwen/Qwen3-4B", description="vllm, openai: the grader's model.")
+    base_url: str = Field(default="", description="openai: URL of the server, ending in /v1.")
+    api_key: SecretStr = Field(
+        default=SecretStr(""), description="openai: the key. Better set as FACTORY_JUDGE__API_KEY."
+    )
+    concurrency: int = Field(default=32, ge=1, le=4096, description="Requests in flight.")
+    max_tokens: int = Field(default=1024, ge=16, description="Room for the grader's thinking and its verdict.")
+    context: int = Field(default=8192, ge=256, description="vllm: longest prompt plus answer, in tokens.")
+    start_timeout: float = Field(default=900.0, gt=0, description="vllm: seconds the server may take to load.")
+    args: list[str] = Field(default_factory=list, description="vllm: more arguments for its server, as a list.")
+    answers: int = Field(default=200, ge=1, description="Held-out questions a split contributes, at most.")
 
 
 class Settings(BaseSettings):
@@ -94,7 +119,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix="FACTORY_", env_nested_delimiter="__")
 
-    version: Literal[1] = Field(1, description="Version of the workspace's layout.")
+    version: Literal[1] = Field(default=1, description="Version of the workspace's layout.")
     corpus: CorpusSettings = CorpusSettings()
     split: SplitSettings = SplitSettings()
     teacher: TeacherSettings = TeacherSettings()
@@ -121,7 +146,9 @@ def load(path: Path) -> Settings:
     try:
         values = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"factory.toml cannot be read: {error}", where=str(path), mend="mend the line it names") from error
+        raise UsageError(
+            f"factory.toml cannot be read: {error}", where=str(path), mend="mend the line it names"
+        ) from error
     try:
         return Settings(**values)
     except ValidationError as error:
@@ -134,10 +161,14 @@ def _explain(error: ValidationError, path: Path) -> UsageError:
     name = ".".join(keys)
     if first["type"] != "extra_forbidden":
         source = f"FACTORY_{'__'.join(keys).upper()} in the environment, or {path}"
-        return UsageError(f"setting {name}: {first['msg']}", where=source, mend="give it a value of the kind it asks for")
+        return UsageError(
+            f"setting {name}: {first['msg']}", where=source, mend="give it a value of the kind it asks for"
+        )
     known = _known_keys(keys[:-1])
     near = difflib.get_close_matches(keys[-1], known, n=3, cutoff=0.4) or sorted(known)
-    return UsageError(f"no such setting: {name}", where=f"{path}{_line_of(path, keys)}", mend=f"known here: {', '.join(near)}")
+    return UsageError(
+        f"no such setting: {name}", where=f"{path}{_line_of(path, keys)}", mend=f"known here: {', '.join(near)}"
+    )
 
 
 def _known_keys(tables: list[str]) -> list[str]:

@@ -53,7 +53,9 @@ class Workspace:
             raise UsageError("that is a file, not a folder", where=str(folder), mend="name a new or empty folder")
         folder.mkdir(parents=True, exist_ok=True)
         if not LocalStore(folder).put_once(FILE, template().encode()):
-            raise UsageError("there is a workspace here already", where=str(folder / FILE), mend="edit it, or name another folder")
+            raise UsageError(
+                "there is a workspace here already", where=str(folder / FILE), mend="edit it, or name another folder"
+            )
         return cls(folder)
 
     @cached_property
@@ -95,7 +97,11 @@ class Workspace:
         folder = Path(tempfile.gettempdir()) / f"qpt-{os.getuid()}-{stable_id(str(self.root))}"
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder.stat().st_uid != os.getuid():
-            raise Failure("the folder for the socket belongs to someone else", where=str(folder), mend="use a shorter workspace path")
+            raise Failure(
+                "the folder for the socket belongs to someone else",
+                where=str(folder),
+                mend="use a shorter workspace path",
+            )
         return folder / name
 
     @contextlib.contextmanager
@@ -107,7 +113,9 @@ class Workspace:
             except BlockingIOError as error:
                 file.seek(0)
                 holder = file.read().strip() or "another process"
-                raise Failure(f"{name} is held by {holder}", where=str(self.root), mend="wait for it, or end it") from error
+                raise Failure(
+                    f"{name} is held by {holder}", where=str(self.root), mend="wait for it, or end it"
+                ) from error
             file.truncate(0)
             file.write(f"pid {os.getpid()}")
             file.flush()

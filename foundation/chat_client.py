@@ -1,0 +1,141 @@
+"""Client of an OpenAI-compatible `/chat/completions`: many requests in flight, replies as they come.
+
+Guarantees: one reply per request; 429, 5xx, resets and time-outs are retried with jitter, then reported in the reply
+(`error`), so one bad request never fails the rest; a server that cannot be reached at all raises `Failure`. The key
+never appears in an error. Cost: one aiohttp session per call of `complete`; no state is tied to an event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from foundation.errors import Failure
+from foundation.records import ChatReply, ChatRequest, Usage
+
+if TYPE_CHECKING:
+    import aiohttp
+
+RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+
+
+@dataclass(frozen=True)
+class ChatClient:
+    """`base_url` ends in /v1. `extra` is merged into every request body."""
+
+    base_url: str
+    model: str
+    api_key: str = ""
+    concurrency: int = 64
+    timeout: float = 120.0
+    attempts: int = 4
+    extra: tuple[tuple[str, Any], ...] = ()
+
+    async def complete(self, requests: Sequence[ChatRequest]) -> AsyncIterator[ChatReply]:
+        """Replies in the order they arrive, exactly one per request."""
+        import aiohttp
+
+        headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        waiting = iter(requests)
+        results: asyncio.Queue[ChatReply | BaseException] = asyncio.Queue()
+        limits = aiohttp.ClientTimeout(total=self.timeout, sock_connect=10)
+        connector = aiohttp.TCPConnector(limit=self.concurrency)
+        async with aiohttp.ClientSession(headers=headers, timeout=limits, connector=connector) as session:
+
+            async def pull() -> None:
+                try:
+                    for request in waiting:  # one iterator shared by all: each takes the next that nobody took
+                        results.put_nowait(await self._one(session, request))
+                except BaseException as error:
+                    results.put_nowait(error)
+                    raise
+
+            tasks = [asyncio.create_task(pull()) for _ in range(min(self.concurrency, len(requests)))]
+            try:
+                for _ in range(len(requests)):
+                    result = await results.get()
+                    if isinstance(result, BaseException):
+                        raise result
+                    yield result
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _one(self, session: aiohttp.ClientSession, request: ChatRequest) -> ChatReply:
+        import aiohttp
+
+        detail = ""
+        for attempt in range(self.attempts):
+            if attempt:
+                await asyncio.sleep(min(8.0, 0.25 * 2**attempt) * (0.5 + random.random()))
+            began = time.perf_counter()
+            try:
+                async with session.post(f"{self.base_url}/chat/completions", json=self._body(request)) as response:
+                    if response.status == 200:
+                        return _parse(request.id, await response.json(), time.perf_counter() - began)
+                    detail = f"HTTP {response.status}: {(await response.text())[:300]}"
+                    if response.status in (401, 403, 404):
+                        raise self._refused(response.status, detail)
+                    if response.status not in RETRIED:
+                        break
+            except aiohttp.ClientConnectorError as error:
+                detail = f"cannot connect: {error.os_error}"
+                if attempt == self.attempts - 1:
+                    raise self._unreachable(detail) from error
+            except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError, IndexError) as error:
+                detail = f"{type(error).__name__}: {error}"[:300]
+        return ChatReply(id=request.id, text="", finish="error", detail=detail)
+
+    def _body(self, request: ChatRequest) -> dict[str, Any]:
+        sampling = request.sampling
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": [{"role": message.role, "content": message.content} for message in request.messages],
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_tokens,
+            "seed": request.seed,
+            **dict(self.extra),
+        }
+        if request.schema_ is not None:
+            schema = {"name": "output", "schema": request.schema_, "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        return body
+
+    def _unreachable(self, detail: str) -> Failure:
+        return Failure(
+            f"the server cannot be reached: {detail}",
+            where=self.base_url,
+            mend="start it, or mend base_url in factory.toml",
+        )
+
+    def _refused(self, status: int, detail: str) -> Failure:
+        mend = (
+            "mend api_key (FACTORY_TEACHER__API_KEY)"
+            if status in (401, 403)
+            else "mend model or base_url in factory.toml"
+        )
+        return Failure(
+            f"the server refuses the request: {detail}", where=f"{self.base_url}, model {self.model}", mend=mend
+        )
+
+
+def _parse(request_id: str, body: dict[str, Any], seconds: float) -> ChatReply:
+    choice = body["choices"][0]
+    usage = body.get("usage") or {}
+    return ChatReply(
+        id=request_id,
+        text=choice["message"].get("content") or "",
+        finish="stop" if choice.get("finish_reason") == "stop" else "length",
+        usage=Usage(
+            prompt_tokens=usage.get("prompt_tokens") or 0,
+            completion_tokens=usage.get("completion_tokens") or 0,
+            seconds=round(seconds, 4),
+        ),
+        detail=str(choice.get("finish_reason") or ""),
+    )

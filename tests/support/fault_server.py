@@ -1,0 +1,93 @@
+"""A server that misbehaves on purpose, over real HTTP on loopback.
+
+It stands in for an OpenAI-compatible server only where a real one cannot be made to fail in a given way: refuse, stall,
+reset, answer nonsense. What it answers otherwise is an echo, and is never taken for a teacher's work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+Behaviour = Callable[["FaultServer", dict[str, Any]], Any]
+
+
+@dataclass
+class FaultServer:
+    """`behaviour(server, body)` returns (status, JSON document), or "reset", or seconds to stall before an echo."""
+
+    behaviour: Behaviour
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    port: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+
+def reply(text: str, finish: str = "stop") -> tuple[int, dict[str, Any]]:
+    """A well-formed answer with that text."""
+    usage = {"prompt_tokens": 10, "completion_tokens": 5}
+    return 200, {"choices": [{"message": {"content": text}, "finish_reason": finish}], "usage": usage}
+
+
+@contextmanager
+def fault_server(behaviour: Behaviour) -> Iterator[FaultServer]:
+    """Serve until the context ends."""
+    server = FaultServer(behaviour)
+    loop = asyncio.new_event_loop()
+    ready = threading.Event()
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        server.calls.append(body)
+        server.keys.append(request.headers.get("Authorization", ""))
+        outcome = behaviour(server, body)
+        if outcome == "reset":
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
+        if isinstance(outcome, (int, float)):
+            await asyncio.sleep(outcome)
+            outcome = reply("late")
+        status, document = outcome
+        text = document if isinstance(document, str) else json.dumps(document)
+        return web.Response(status=status, text=text, content_type="application/json")
+
+    async def models(_: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": "fault"}]})
+
+    async def start() -> web.AppRunner:
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", chat)
+        app.router.add_get("/v1/models", models)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        server.port = runner.addresses[0][1]
+        ready.set()
+        return runner
+
+    def serve() -> None:
+        asyncio.set_event_loop(loop)
+        runner = loop.run_until_complete(start())
+        loop.run_forever()
+        loop.run_until_complete(runner.cleanup())
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield server
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
