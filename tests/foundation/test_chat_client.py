@@ -18,7 +18,9 @@ SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required":
 def _requests(count: int) -> list[ChatRequest]:
     sampling = Sampling(temperature=0.5, max_tokens=32)
     return [
-        ChatRequest(id=str(n), messages=messages_of([("user", f"question {n}")]), schema_=SCHEMA, sampling=sampling, seed=n)
+        ChatRequest(
+            id=str(n), messages=messages_of([("user", f"question {n}")]), schema_=SCHEMA, sampling=sampling, seed=n
+        )
         for n in range(count)
     ]
 

@@ -46,7 +46,9 @@ def test_serves_structured_output_and_leaves_nothing_behind(tmp_path: Path) -> N
     async def ask(client: ChatClient) -> list[ChatReply]:
         return [reply async for reply in client.complete(requests)]
 
-    with engine(EngineConfig(model=str(model), context=1024, arguments=TINY_ARGUMENTS), tmp_path / "vllm.log") as server:
+    with engine(
+        EngineConfig(model=str(model), context=1024, arguments=TINY_ARGUMENTS), tmp_path / "vllm.log"
+    ) as server:
         assert server.base_url.startswith("http://127.0.0.1:")
         assert server.api_key not in Path(f"/proc/{server.group.session}/cmdline").read_text()
         assert len(session_members(server.group.session)) > 1, "the engine runs in a child of the server"
@@ -54,15 +56,17 @@ def test_serves_structured_output_and_leaves_nothing_behind(tmp_path: Path) -> N
         with pytest.raises(Failure, match="refuses"):
             asyncio.run(ask(ChatClient(server.base_url, server.model, "wrong key")))
     assert session_members(server.group.session) == []
+    # strict=False: grammar-bound gibberish holds raw control characters, which the gates must refuse.
     finished = [reply for reply in replies if reply.finish == "stop"]
     assert finished, [reply.detail for reply in replies]
-    assert all(set(json.loads(reply.text)) == {"question"} for reply in finished)
+    assert all(set(json.loads(reply.text, strict=False)) == {"question"} for reply in finished)
     assert all(reply.usage.completion_tokens > 0 for reply in replies)
 
 
 def test_a_model_that_is_not_there_is_one_clear_failure(tmp_path: Path) -> None:
-    with pytest.raises(Failure, match="ended while it started") as caught, engine(
-        EngineConfig(model=str(tmp_path / "no-model")), tmp_path / "vllm.log"
+    with (
+        pytest.raises(Failure, match="ended while it started") as caught,
+        engine(EngineConfig(model=str(tmp_path / "no-model")), tmp_path / "vllm.log"),
     ):
         pytest.fail("started without a model")
     assert caught.value.mend

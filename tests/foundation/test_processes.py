@@ -52,7 +52,9 @@ def test_a_killed_parent_takes_its_group_along(tmp_path: Path) -> None:
         "group = ProcessGroup([sys.executable, '-c', 'import time; time.sleep(60)'], name='child')\n"
         "print(group.session, flush=True)\ntime.sleep(60)\n"
     )
-    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+    )
     assert parent.stdout is not None
     session = int(parent.stdout.readline())
     assert session_members(session)

@@ -1,0 +1,1 @@
+"""From text to grounded records: ingest, plan, prompts, teachers, gates; the `factory` command."""

@@ -1,0 +1,1 @@
+"""Plan, lease, run, commit once, ack: what keeps the teacher busy and loses nothing."""

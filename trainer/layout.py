@@ -1,0 +1,107 @@
+"""The one place where the layout of packed contexts is made: document boundaries, positions and targets.
+
+Shapes: B contexts of T tokens lie one behind the other as N = B*T tokens. A document is one record, or the padding that
+fills a context's tail; D documents follow each other without a gap, and none crosses a context's end.
+Guarantees: positions restart at 0 in every document; a target is the next token of the same record, or `IGNORE`.
+Knows nothing of attention, models or files. Cost: one pass over the tokens in numpy (under 1 ms for 16,384 tokens).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+IGNORE = -100  # what torch's cross entropy passes over
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the documents of N tokens lie.
+
+    `cu_seqlens`: int32 tensor of D + 1 boundaries from 0 to N. `lengths`: the D lengths. `max_seqlen`: the context T, an
+    upper bound on every length that stays the same from batch to batch.
+    """
+
+    cu_seqlens: torch.Tensor
+    lengths: tuple[int, ...]
+    max_seqlen: int
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], max_seqlen: int) -> Layout:
+        """The layout of documents of these lengths, one behind the other. Every length is 1 to `max_seqlen`."""
+        if any(not 1 <= length <= max_seqlen for length in lengths):
+            raise ValueError(f"a document is 1 to {max_seqlen} tokens long")
+        bounds = np.zeros(len(lengths) + 1, dtype=np.int32)
+        np.cumsum(lengths, out=bounds[1:])
+        return cls(torch.from_numpy(bounds), tuple(int(length) for length in lengths), max_seqlen)
+
+    def document_ids_N(self) -> torch.Tensor:
+        """For each of the N tokens, the number of its document, from 0 (int64, on the boundaries' device)."""
+        device = self.cu_seqlens.device
+        lengths = torch.tensor(self.lengths, device=device)
+        return torch.repeat_interleave(torch.arange(len(self.lengths), device=device), lengths)
+
+    def to(self, device: torch.device | str) -> Layout:
+        return Layout(self.cu_seqlens.to(device, non_blocking=True), self.lengths, self.max_seqlen)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B contexts ready for a model: int64 tensors of N tokens.
+
+    `targets_N[i]` is `tokens_N[i + 1]` where that token is trained on and of the same record, else `IGNORE`.
+    `n_supervised`: targets that count. `n_record_tokens`: useful tokens, padding not counted.
+    """
+
+    tokens_N: torch.Tensor
+    targets_N: torch.Tensor
+    positions_N: torch.Tensor
+    layout: Layout
+    n_supervised: int
+    n_record_tokens: int
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on `device`."""
+        moved = (tensor.to(device, non_blocking=True) for tensor in (self.tokens_N, self.targets_N, self.positions_N))
+        return Batch(*moved, self.layout.to(device), self.n_supervised, self.n_record_tokens)
+
+
+Ints = Sequence[int] | NDArray[np.generic]
+
+
+def make_batch(contexts: Sequence[Sequence[tuple[Ints, Ints]]], context: int, pad_id: int) -> Batch:
+    """Lay out B contexts, each a list of records as (token ids, mask), in tensors of B * `context` tokens.
+
+    Raises `ValueError` if a context's records are longer than `context`, if a record is empty, or if ids and mask differ in length.
+    """
+    total = len(contexts) * context
+    tokens_N = np.full(total, pad_id, dtype=np.int64)
+    trained_N = np.zeros(total, dtype=bool)
+    lengths: list[int] = []
+    useful = 0
+    for row, records in enumerate(contexts):
+        start, end = row * context, (row + 1) * context
+        for ids, mask in records:
+            stop = start + len(ids)
+            if not len(ids) or len(ids) != len(mask) or stop > end:
+                raise ValueError(f"a record of {len(ids)} tokens with a mask of {len(mask)} does not fit here")
+            tokens_N[start:stop] = ids
+            trained_N[start + 1 : stop] = mask[1:]  # a record's first token has nothing before it to be told from
+            lengths.append(len(ids))
+            start = stop
+        useful += start - row * context
+        if start < end:
+            lengths.append(end - start)
+    layout = Layout.of(lengths, context)
+    targets_N = np.full(total, IGNORE, dtype=np.int64)
+    where = np.flatnonzero(trained_N)
+    targets_N[where - 1] = tokens_N[where]
+    starts_N = np.repeat(layout.cu_seqlens[:-1].numpy(), lengths)
+    positions_N = np.arange(total, dtype=np.int64) - starts_N
+    return Batch(
+        torch.from_numpy(tokens_N), torch.from_numpy(targets_N), torch.from_numpy(positions_N), layout, len(where), useful
+    )

@@ -1,0 +1,173 @@
+"""The student: one decoder-only transformer, readable from top to bottom.
+
+Shape letters: N tokens of all contexts laid end to end, S supervised tokens, H query heads, G key and value heads,
+D size of a head, C width, V vocabulary.
+
+Guarantees: pre-norm blocks (RMSNorm, rotary positions, grouped-query attention, SwiGLU), no biases, embeddings tied to
+the LM head. Which tokens may see each other is decided by the `attend` it is given, never guessed here; positions come
+with the tokens and restart with every record. The loss projects supervised positions alone and is taken in float32.
+Cost: 6 x parameters FLOPs a token, forward and backward; the LM head for supervised tokens only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+from trainer.attention import attend
+
+if TYPE_CHECKING:
+    from trainer.layout import Batch
+
+IGNORED = -100  # target of a token that is not trained on
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""(number of the layer, q_NHD, k_NGD, v_NGD) -> out_NHD."""
+
+
+class ModelConfig(BaseModel):
+    """Shape of one model. Closed: an unknown key is refused, so a typo cannot change the model in silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    vocabulary: int = Field(ge=2)
+    layers: int = Field(ge=1)
+    width: int = Field(ge=2)
+    heads: int = Field(ge=1)
+    kv_heads: int = Field(ge=1)
+    ffn: int = Field(ge=1)
+    context: int = Field(ge=1)
+    rope_base: float = Field(10_000.0, gt=0)
+
+    @model_validator(mode="after")
+    def _divides(self) -> ModelConfig:
+        if self.width % self.heads or (self.width // self.heads) % 2:
+            raise ValueError("width must be an even multiple of heads")
+        if self.heads % self.kv_heads:
+            raise ValueError("heads must be a multiple of kv_heads")
+        return self
+
+    @property
+    def head_size(self) -> int:
+        return self.width // self.heads
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters this shape has, by arithmetic; the built model is checked against it."""
+        attention = 2 * self.width * self.width + 2 * self.width * self.kv_heads * self.head_size
+        block = attention + 3 * self.width * self.ffn + 2 * self.width
+        return self.vocabulary * self.width + self.layers * block + self.width
+
+
+class RMSNorm(nn.Module):
+    """Scale each token to a root mean square of 1, then by a learned weight."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x_NC: Tensor) -> Tensor:
+        return F.rms_norm(x_NC, self.weight.shape, self.weight, 1e-6)
+
+
+def rotary_table(config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """Cosine and sine, each (context, D/2), float32."""
+    half = config.head_size // 2
+    frequency = config.rope_base ** (-torch.arange(half, dtype=torch.float64) / half)
+    angle = torch.outer(torch.arange(config.context, dtype=torch.float64), frequency)
+    return angle.cos().float(), angle.sin().float()
+
+
+def rotate(x_NHD: Tensor, cos_N1d: Tensor, sin_N1d: Tensor) -> Tensor:
+    """Turn each pair (i, i + D/2) of a head by its position's angle."""
+    first, second = x_NHD.chunk(2, dim=-1)
+    return torch.cat((first * cos_N1d - second * sin_N1d, second * cos_N1d + first * sin_N1d), dim=-1)
+
+
+class Block(nn.Module):
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.layer, self.heads, self.kv_heads, self.size = layer, config.heads, config.kv_heads, config.head_size
+        self.attention_norm = RMSNorm(config.width)
+        self.qkv = nn.Linear(config.width, (config.heads + 2 * config.kv_heads) * self.size, bias=False)
+        self.attention_out = nn.Linear(config.width, config.width, bias=False)
+        self.ffn_norm = RMSNorm(config.width)
+        self.gate_up = nn.Linear(config.width, 2 * config.ffn, bias=False)
+        self.down = nn.Linear(config.ffn, config.width, bias=False)
+
+    def forward(self, x_NC: Tensor, cos_N1d: Tensor, sin_N1d: Tensor, attend_: Attend) -> Tensor:
+        qkv = self.qkv(self.attention_norm(x_NC)).unflatten(-1, (-1, self.size))
+        qk, v_NGD = qkv.split((self.heads + self.kv_heads, self.kv_heads), dim=1)
+        q_NHD, k_NGD = rotate(qk, cos_N1d, sin_N1d).split((self.heads, self.kv_heads), dim=1)
+        x_NC = x_NC + self.attention_out(attend_(self.layer, q_NHD, k_NGD, v_NGD).flatten(1))
+        gate, up = self.gate_up(self.ffn_norm(x_NC)).chunk(2, dim=-1)
+        return x_NC + self.down(F.silu(gate) * up)
+
+
+class Model(nn.Module):
+    """The decoder. Build it with `Model(config)`; weights come from torch's global random state."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocabulary, config.width)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
+        self.final_norm = RMSNorm(config.width)
+        cos, sin = rotary_table(config)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+        self._initialise()
+        assert self.num_parameters == config.parameters, (self.num_parameters, config.parameters)
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def _initialise(self) -> None:
+        """Normal weights of 1/sqrt(inputs); what writes into the residual stream is scaled down by its depth."""
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                depth = math.sqrt(2 * self.config.layers) if name.endswith(("attention_out", "down")) else 1.0
+                nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_features) / depth)
+
+    def hidden(self, tokens_N: Tensor, positions_N: Tensor, attend_: Attend) -> Tensor:
+        """(N, C) after the last norm. Positions must be below `config.context`."""
+        dtype = self.embedding.weight.dtype
+        cos, sin = (table[positions_N].unsqueeze(1) for table in (self.cos, self.sin))
+        if torch.is_autocast_enabled(tokens_N.device.type):
+            dtype = torch.get_autocast_dtype(tokens_N.device.type)
+        cos, sin = cos.to(dtype), sin.to(dtype)
+        x_NC = self.embedding(tokens_N)
+        for block in self.blocks:
+            x_NC = block(x_NC, cos, sin, attend_)
+        return self.final_norm(x_NC)
+
+    def logits(self, hidden_NC: Tensor) -> Tensor:
+        """(N, V)."""
+        return F.linear(hidden_NC, self.embedding.weight)
+
+    def loss(self, batch: Batch, backend: str) -> Tensor:
+        """Sum of the cross-entropy over the supervised tokens of `batch`, in float32 (float64 for a float64 model).
+
+        The caller divides by `batch.n_supervised`, so packing does not change what a record weighs.
+        """
+
+        def packed(layer: int, q_NHD: Tensor, k_NGD: Tensor, v_NGD: Tensor) -> Tensor:
+            return attend(q_NHD, k_NGD, v_NGD, batch.layout, backend)
+
+        hidden_NC = self.hidden(batch.tokens_N, batch.positions_N, packed)
+        supervised = (batch.targets_N != IGNORED).nonzero().squeeze(1)
+        return supervised_loss(hidden_NC[supervised], self.embedding.weight, batch.targets_N[supervised])
+
+
+def supervised_loss(hidden_SC: Tensor, weight_VC: Tensor, targets_S: Tensor) -> Tensor:
+    """Summed cross-entropy of hidden states that are all supervised."""
+    logits_SV = F.linear(hidden_SC, weight_VC)
+    return F.cross_entropy(logits_SV if logits_SV.dtype == torch.float64 else logits_SV.float(), targets_S, reduction="sum")
