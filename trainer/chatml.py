@@ -45,7 +45,9 @@ def special_id(tokenizer: Tokenizer, tag: str) -> int:
     """Id of one ChatML tag. Raises `Failure` if the tokenizer does not have it."""
     found = tokenizer.token_to_id(tag)
     if found is None:
-        raise Failure(f"this tokenizer has no {tag}", mend="make one with `trainer tokenizer`, then `trainer pack` again")
+        raise Failure(
+            f"this tokenizer has no {tag}", mend="make one with `trainer tokenizer`, then `trainer pack` again"
+        )
     return int(found)
 
 

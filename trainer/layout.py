@@ -103,5 +103,10 @@ def make_batch(contexts: Sequence[Sequence[tuple[Ints, Ints]]], context: int, pa
     starts_N = np.repeat(layout.cu_seqlens[:-1].numpy(), lengths)
     positions_N = np.arange(total, dtype=np.int64) - starts_N
     return Batch(
-        torch.from_numpy(tokens_N), torch.from_numpy(targets_N), torch.from_numpy(positions_N), layout, len(where), useful
+        torch.from_numpy(tokens_N),
+        torch.from_numpy(targets_N),
+        torch.from_numpy(positions_N),
+        layout,
+        len(where),
+        useful,
     )

@@ -19,14 +19,19 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.console import Progress, progress
 from foundation.errors import Failure, UsageError
 from foundation.ids import seed_of
 from foundation.records import Contract, Record, Split
 from trainer.chatml import ENDOFTEXT, encode_records, special_id
+from trainer.paths import SPLITS, TrainPaths, new_folder
+from trainer.shuffle import shuffle_meta, shuffled_records
+from trainer.tokenizer import load_tokenizer, tokenizer_sha
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from foundation.workspace import Workspace
     from trainer.layout import Batch
 
 WINDOW = 100_000  # records packed together: more would fill contexts no better and hold more in memory
@@ -116,6 +121,40 @@ def _best_fit(lengths: Int64s, context: int) -> list[list[int]]:
     return full + [members for stack in waiting for members in stack]
 
 
+def pack(workspace: Workspace) -> list[PackMeta]:
+    """Make `train/packs` from the shuffled records and the tokenizer, one folder a split.
+
+    Raises `UsageError` if either is missing or no record of the train split fits a context; what was there before then stays.
+    """
+    paths, settings = TrainPaths.of(workspace), workspace.settings.train
+    shuffled, tokenizer = shuffle_meta(paths), load_tokenizer(paths.tokenizer)
+    metas = []
+    with new_folder(paths.packs) as folder:
+        for split in SPLITS:
+            (folder / split).mkdir()
+            with progress(f"packed, {split}", shuffled.records[split]) as bar:
+                meta = pack_split(
+                    shuffled_records(paths, split),
+                    folder / split,
+                    split=split,
+                    tokenizer=tokenizer,
+                    tokenizer_sha=tokenizer_sha(paths.tokenizer),
+                    manifest=shuffled.manifest,
+                    context=settings.context,
+                    seed=settings.seed,
+                    bar=bar,
+                )
+            if split == "train" and not meta.records:
+                what = f"all {meta.too_long:,} records of the train split are longer than a context of {meta.context} tokens"
+                raise UsageError(
+                    what,
+                    where="train.context in factory.toml",
+                    mend=f"raise it: the longest has {meta.longest:,} tokens",
+                )
+            metas.append(meta)
+    return metas
+
+
 def pack_split(
     records: Iterable[Record],
     folder: Path,
@@ -126,6 +165,7 @@ def pack_split(
     manifest: str,
     context: int,
     seed: int,
+    bar: Progress,
 ) -> PackMeta:
     """Tokenise `records` and write their token files and contexts into the empty `folder`."""
     vocabulary = tokenizer.get_vocab_size()
@@ -146,6 +186,7 @@ def pack_split(
                 counts["supervised"] += sum(mask)
                 counts["text_bytes"] += sum(len(message.content.encode()) for message in record.messages)
             chunks.append(np.asarray(kept, dtype=np.int64))
+            bar.advance(len(batch))
     lengths = np.concatenate(chunks) if chunks else np.zeros(0, dtype=np.int64)
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])
@@ -210,11 +251,17 @@ class PackedData:
             meta = PackMeta.model_validate_json((folder / "meta.json").read_bytes())
             data = cls(folder, meta)
         except FileNotFoundError as error:
-            raise UsageError("there are no packs here", where=str(folder), mend="make them with `trainer pack`") from error
+            raise UsageError(
+                "there are no packs here", where=str(folder), mend="make them with `trainer pack`"
+            ) from error
         except ValueError as error:  # pydantic's and numpy's errors are ValueErrors too
-            raise Failure(f"the packs are damaged: {error}", where=str(folder), mend="make them again with `trainer pack`") from error
+            raise Failure(
+                f"the packs are damaged: {error}", where=str(folder), mend="make them again with `trainer pack`"
+            ) from error
         if tokenizer_sha is not None and tokenizer_sha != meta.tokenizer:
-            raise UsageError("the packs were made with another tokenizer", where=str(folder), mend="run `trainer pack` again")
+            raise UsageError(
+                "the packs were made with another tokenizer", where=str(folder), mend="run `trainer pack` again"
+            )
         return data
 
     def __len__(self) -> int:

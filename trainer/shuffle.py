@@ -97,7 +97,9 @@ def shuffle_meta(paths: TrainPaths) -> ShuffleMeta:
     try:
         return ShuffleMeta.model_validate_json(paths.shuffle_meta.read_bytes())
     except FileNotFoundError as error:
-        raise UsageError("nothing is shuffled yet", where=str(paths.shuffled), mend="run `trainer shuffle` first") from error
+        raise UsageError(
+            "nothing is shuffled yet", where=str(paths.shuffled), mend="run `trainer shuffle` first"
+        ) from error
     except ValidationError as error:
         raise _damaged(paths.shuffle_meta) from error
 
@@ -170,10 +172,15 @@ def _no_answer(record: Record) -> str:
 
 def _nothing(manifest: Manifest, report: ReadReport, counts: dict[str, int], unanswered: int) -> UsageError:
     if not manifest.shards:
-        return UsageError("there are no records yet: no shard is committed", mend="generate some: `factory enqueue`, then `factory work`")
+        return UsageError(
+            "there are no records yet: no shard is committed",
+            mend="generate some: `factory enqueue`, then `factory work`",
+        )
     held_out = counts["phrasing"] + counts["unseen"]
     what = (
         f"no record of the train split: {len(manifest.shards)} shards hold {held_out} held-out records, "
         f"{report.withdrawn} withdrawn, {report.broken_lines} broken lines, {unanswered} without an answer"
     )
-    return UsageError(what, where=(report.broken or [""])[0], mend="generate more: `factory enqueue`, then `factory work`")
+    return UsageError(
+        what, where=(report.broken or [""])[0], mend="generate more: `factory enqueue`, then `factory work`"
+    )

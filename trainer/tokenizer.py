@@ -36,7 +36,9 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
 
     smallest = 256 + len(SPECIAL) + len(TERMS)
     if vocabulary < smallest:
-        raise UsageError(f"a vocabulary of {vocabulary} is too small", where="train.vocabulary", mend=f"set it to {smallest} or more")
+        raise UsageError(
+            f"a vocabulary of {vocabulary} is too small", where="train.vocabulary", mend=f"set it to {smallest} or more"
+        )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -50,7 +52,9 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
     pieces = _without_terms(texts)
     first = next(pieces, None)
     if first is None:
-        raise UsageError("there is no text to train a tokenizer on", mend="generate records, then run `trainer shuffle`")
+        raise UsageError(
+            "there is no text to train a tokenizer on", mend="generate records, then run `trainer shuffle`"
+        )
     tokenizer.train_from_iterator(_chain(first, pieces), trainer)
     tokenizer.add_tokens([AddedToken(term, single_word=True, normalized=False) for term in TERMS])
     return tokenizer
@@ -90,7 +94,9 @@ def load_tokenizer(path: Path) -> Tokenizer:
     try:
         text = path.read_text("utf-8")
     except FileNotFoundError as error:
-        raise UsageError("there is no tokenizer yet", where=str(path), mend="make it with `trainer tokenizer`") from error
+        raise UsageError(
+            "there is no tokenizer yet", where=str(path), mend="make it with `trainer tokenizer`"
+        ) from error
     except UnicodeDecodeError as error:
         raise _not_ours(path, "it is not text") from error
     try:
@@ -109,8 +115,14 @@ def tokenizer_sha(path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except FileNotFoundError as error:
-        raise UsageError("there is no tokenizer yet", where=str(path), mend="make it with `trainer tokenizer`") from error
+        raise UsageError(
+            "there is no tokenizer yet", where=str(path), mend="make it with `trainer tokenizer`"
+        ) from error
 
 
 def _not_ours(path: Path, why: str) -> Failure:
-    return Failure(f"this is not a tokenizer of the trainer's: {why}", where=str(path), mend="make it again with `trainer tokenizer`")
+    return Failure(
+        f"this is not a tokenizer of the trainer's: {why}",
+        where=str(path),
+        mend="make it again with `trainer tokenizer`",
+    )
