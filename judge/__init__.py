@@ -1,1 +1,1 @@
-"""Reads a student's answers and says PASS, FAIL or UNSCORED; the `judge` command."""
+"""The judge: (snippet, question, reference, answer) → PASS, FAIL or UNSCORED. It knows nothing of the training."""

@@ -66,8 +66,14 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on `device`."""
-        moved = (tensor.to(device, non_blocking=True) for tensor in (self.tokens_N, self.targets_N, self.positions_N))
-        return Batch(*moved, self.layout.to(device), self.n_supervised, self.n_record_tokens)
+        return Batch(
+            self.tokens_N.to(device, non_blocking=True),
+            self.targets_N.to(device, non_blocking=True),
+            self.positions_N.to(device, non_blocking=True),
+            self.layout.to(device),
+            self.n_supervised,
+            self.n_record_tokens,
+        )
 
 
 Ints = Sequence[int] | NDArray[np.generic]

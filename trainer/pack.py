@@ -170,21 +170,21 @@ def pack_split(
     """Tokenise `records` and write their token files and contexts into the empty `folder`."""
     vocabulary = tokenizer.get_vocab_size()
     dtype: Literal["uint16", "uint32"] = "uint16" if vocabulary <= 1 << 16 else "uint32"
-    counts = dict.fromkeys(("supervised", "too_long", "longest", "text_bytes"), 0)
+    supervised = too_long = longest = text_bytes = 0
     chunks: list[Int64s] = []
     with open(folder / "tokens.bin", "xb") as tokens, open(folder / "mask.bin", "xb") as masks:
         for batch in _batches(records):
             kept: list[int] = []
             for record, (ids, mask) in zip(batch, encode_records(tokenizer, batch), strict=True):
-                counts["longest"] = max(counts["longest"], len(ids))
+                longest = max(longest, len(ids))
                 if len(ids) > context:
-                    counts["too_long"] += 1
+                    too_long += 1
                     continue
                 tokens.write(np.asarray(ids, dtype=dtype).tobytes())
                 masks.write(bytes(mask))
                 kept.append(len(ids))
-                counts["supervised"] += sum(mask)
-                counts["text_bytes"] += sum(len(message.content.encode()) for message in record.messages)
+                supervised += sum(mask)
+                text_bytes += sum(len(message.content.encode()) for message in record.messages)
             chunks.append(np.asarray(kept, dtype=np.int64))
             bar.advance(len(batch))
     lengths = np.concatenate(chunks) if chunks else np.zeros(0, dtype=np.int64)
@@ -205,7 +205,10 @@ def pack_split(
         records=len(lengths),
         packs=len(packs) - 1,
         tokens=int(offsets[-1]),
-        **counts,
+        supervised=supervised,
+        too_long=too_long,
+        longest=longest,
+        text_bytes=text_bytes,
     )
     (folder / "meta.json").write_text(meta.model_dump_json(indent=1) + "\n", "utf-8")
     return meta

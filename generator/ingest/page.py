@@ -6,6 +6,7 @@ the middle of a sentence it puts `HOLE`, so that the sentence is dropped later a
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +16,17 @@ from foundation.errors import UsageError
 HOLE = "\ue000"  # private use: something visible stood here and could not be kept
 GONE = "\ue001"  # private use: something stood here that a reader would not miss (a footnote, a maintenance tag)
 
-DROPPED_SECTIONS = frozenset(
-    """bibliography|citations|discography|endnotes|external links|filmography|footnotes|further reading|gallery|literature
-    |notes|notes and references|publications|references|references and notes|see also|selected bibliography|sources
-    |works cited""".replace("\n    ", "").split("|")
+_APPARATUS = re.compile(
+    r"""see\ also | further\ reading | external\ links | works\ cited | endnotes | gallery | discography | filmography | publications
+    |(?:cited\ in\ )?footnotes | notes(?:\ and\ .*)? | citations | (?:primary\ |secondary\ |online\ )?sources | (?:reference\ )?literature
+    |(?:additional\ |general\ |secondary\ |cited\ )?references(?:\ and\ .*)? | (?:\w+\ )?bibliograph(?:y|ies) | (?:selected|list\ of)\ works""",
+    re.VERBOSE | re.IGNORECASE,
 )
+
+
+def is_apparatus(heading: str) -> bool:
+    """Is this section sources, links or lists of works, not prose about the subject? Such sections are dropped whole."""
+    return bool(_APPARATUS.fullmatch(heading.strip().rstrip(":")))
 
 
 @dataclass(frozen=True, slots=True)

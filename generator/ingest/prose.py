@@ -23,7 +23,7 @@ MAX_CHARACTERS = 1000
 _SPACES = re.compile(r"[ \t\n\r\f\v\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f]+")
 _INVISIBLE = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 _BLANK_LINE = re.compile(r"\n[ \t\u00a0]*\n\s*")
-_ASIDE = re.compile(rf"\s+\([^()]*{HOLE}[^()]*\)")
+_ASIDE = re.compile(rf"\s+\(([^()]*{HOLE}[^()]*)\)")
 _GONE_BEFORE_POINT = re.compile(rf"\s*{GONE}[\s{GONE}]*(?=[.,;:!?)\]])")
 _GONE = re.compile(rf"{GONE}+")
 
@@ -37,7 +37,8 @@ _HOLE = re.compile(
 )
 _DEBRIS = re.compile(
     r"[{}|\ufffd] | \[\[ | \]\] | == | </?[a-z]\w*[^<>]*> | https?:// | \bwww\. | \bIS[BS]N\b | \bdoi: | \b\d+px\b | ^[*•#:;] "
-    r"| \d°\s?\d+[′'] | &(?:nbsp|[nm]dash);",
+    r"| \d°\s?\d+[′'] | &(?:nbsp|[nm]dash);"
+    r"| ^(?:see\ also|main\ article|further\ information)\b",
     re.VERBOSE | re.IGNORECASE,
 )
 _END = re.compile(r"""[.!?…]["'”’»)\]]*$""")
@@ -71,10 +72,16 @@ def repair(text: str) -> str:
 
 def tidy(text: str) -> str:
     """Single spaces, no invisible characters, no aside that lost its content, no trace of footnotes."""
-    while (shorter := _ASIDE.sub("", text)) != text:
+    while (shorter := _ASIDE.sub(_aside, text)) != text:
         text = shorter
     text = _GONE.sub("", _GONE_BEFORE_POINT.sub("", text))
     return _SPACES.sub(" ", _INVISIBLE.sub("", text)).strip(" ")
+
+
+def _aside(found: re.Match[str]) -> str:
+    """What is left of "( HOLE; born 1 April 1947)": the parts that are whole."""
+    whole = [part.strip() for part in found.group(1).split(";") if HOLE not in part and part.strip(f" ,{GONE}")]
+    return f" ({'; '.join(whole)})" if whole else ""
 
 
 def clean(text: str) -> Prose:
@@ -84,17 +91,15 @@ def clean(text: str) -> Prose:
     split = _splitter()
     paragraphs, dropped = [], Counter[str]()
     for block in _BLANK_LINE.split(mended):
-        kept = []
-        for sentence in split(tidy(block)):
-            sentence = sentence.strip(" ")
-            if not sentence:
-                continue
-            if reason := fault(sentence):
-                dropped[reason] += 1
-            else:
-                kept.append(sentence)
+        sentences = [sentence for found in split(tidy(block)) if (sentence := found.strip(" "))]
+        if len(sentences) == 1 and sentences[0].count(" ") < 4 and not fault(sentences[0]):
+            dropped["fragment"] += 1  # a label or a list item, not a paragraph
+            continue
+        reasons = [fault(sentence) for sentence in sentences]
+        dropped.update(reason for reason in reasons if reason)
+        kept = tuple(sentence for sentence, reason in zip(sentences, reasons, strict=True) if not reason)
         if kept:
-            paragraphs.append(tuple(kept))
+            paragraphs.append(kept)
     return Prose(tuple(paragraphs), dropped, mended != ended)
 
 

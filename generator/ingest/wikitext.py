@@ -1,6 +1,6 @@
 """Wikitext to plain paragraphs.
 
-Guarantees: tables, references, galleries, files, categories, headings and the sections of `DROPPED_SECTIONS` are gone;
+Guarantees: tables, references, galleries, files, categories, headings and sections of sources and links are gone;
 what a sentence lost in the middle is marked (`HOLE`); any text in gives text out, however broken its markup.
 Cost: about 0.5 s a MB of wikitext, nearly all of it mwparserfromhell's parser.
 """
@@ -14,7 +14,7 @@ import mwparserfromhell
 from mwparserfromhell.nodes import Argument, Comment, ExternalLink, Heading, HTMLEntity, Tag, Template, Text, Wikilink
 from mwparserfromhell.wikicode import Wikicode
 
-from generator.ingest.page import DROPPED_SECTIONS, GONE, HOLE
+from generator.ingest.page import GONE, HOLE, is_apparatus
 from generator.ingest.templates import shown
 
 _LIST = "\ue002"  # private use: a list item begins here
@@ -81,8 +81,7 @@ class _Renderer:
         for node in code.nodes:
             if isinstance(node, Heading):
                 if not dropped or node.level <= dropped:
-                    title = self.text(node.title).replace(GONE, "").strip().rstrip(":").lower()
-                    dropped = node.level if title in DROPPED_SECTIONS else 0
+                    dropped = node.level if is_apparatus(self.text(node.title).replace(GONE, "")) else 0
                 pieces.append("\n\n")
             elif not dropped:
                 pieces.append(self.node(node))
@@ -136,7 +135,7 @@ class _Renderer:
         if name in _HIDDEN_TAGS:
             return GONE
         if name == "br":
-            return " "
+            return "\n\n"
         inner = self.text(node.contents)
         if name in ("sup", "sub"):
             table = _RAISED if name == "sup" else _LOWERED

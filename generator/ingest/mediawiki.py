@@ -1,0 +1,107 @@
+"""MediaWiki `pages-articles` exports, plain or bz2, read as a stream.
+
+Guarantees: one page in memory at a time; redirects, disambiguation pages and lists are passed over by name; an export
+that ends in the middle raises `Failure` with the last title read, it never looks like a short one.
+Cost: 15 MB/s of XML for pages passed over, 1 MB/s for pages kept; bz2 costs about 10 MB/s of XML on top.
+"""
+
+from __future__ import annotations
+
+import bz2
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+from urllib.parse import quote
+from xml.etree.ElementTree import ParseError
+
+from foundation.errors import Failure, UsageError
+from generator.ingest.page import Page, Skip
+
+if TYPE_CHECKING:
+    import mwxml
+
+ARTICLES = 0  # the namespace
+_HIDDEN = (6, 14)  # File and Category: a link into them shows no text
+_LIST = re.compile(r"(?:Lists?|Index|Outline) of ")
+_DISAMBIGUATION = re.compile(
+    r"\{\{\s*(?:[\w ()/-]*\bdisambig(?:uation)?(?:[- ]\w+)?|dab|dis|hndis|hndab|geodis|mathdab|numberdis|roaddis|schooldis|hospitaldis"
+    r"|airport disambig|call sign disambig|surname|given name|set index article|shipindex|sia)\s*[|}]|__DISAMBIG__",
+    re.IGNORECASE,
+)
+
+
+def read(path: Path, take: Callable[[str], bool], source: str) -> Iterator[Page | Skip]:
+    """Pages of the article namespace whose title `take` wants. `source` serves where the export does not name its own."""
+    last = ""
+    try:
+        with _open(path) as file:
+            dump, clear = _dump(file)
+            name, base, hidden = _site(dump, source)
+            for page in dump.pages:
+                last = page.title
+                yield _page(page, take, name, base, hidden)
+                clear()
+    except (ParseError, EOFError, AssertionError, ValueError, TypeError, OSError, _malformed()) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        if not last:
+            raise UsageError("this is no MediaWiki export", where=str(path), mend="name a `pages-articles` export, .xml or .xml.bz2") from error
+        raise Failure(
+            f"the export ends in the middle or is damaged; the last page begun is {last!r}; nothing was written",
+            where=str(path),
+            mend="copy or download the file again, and compare its checksum",
+        ) from error
+
+
+def _open(path: Path) -> IO[bytes]:
+    return bz2.open(path, "rb") if path.suffix.lower() == ".bz2" else open(path, "rb")
+
+
+def _malformed() -> type[Exception]:
+    from mwxml.errors import MalformedXML
+
+    return MalformedXML  # type: ignore[no-any-return]
+
+
+def _dump(file: IO[bytes]) -> tuple[mwxml.Dump, Callable[[], None]]:
+    """The export, and a call that forgets the pages read: the parser keeps each as an empty element, gigabytes in a full dump."""
+    import mwxml
+    from mwxml.element_iterator import ElementIterator
+
+    root = ElementIterator.from_file(file)
+    if root.tag != "mediawiki":
+        raise ValueError(f"the root element is <{root.tag}>")
+    return mwxml.Dump.from_element(root), root.element.clear
+
+
+def _site(dump: mwxml.Dump, source: str) -> tuple[str, str, frozenset[str]]:
+    """The collection's name, the URL its pages stand under, and the namespaces whose links show no text."""
+    site = dump.site_info
+    base = site.base.rpartition("/")[0] + "/" if site.base else ""
+    hidden = {space.name.lower() for space in site.namespaces or () if space.id in _HIDDEN and space.name}
+    return site.dbname or source, base, frozenset(hidden | {"file", "image", "category"})
+
+
+def _page(page: mwxml.Page, take: Callable[[str], bool], source: str, base: str, hidden: frozenset[str]) -> Page | Skip:
+    if page.namespace != ARTICLES:
+        return Skip(page.title, "not an article")
+    if not take(page.title):
+        return Skip(page.title, "not in titles")
+    if page.redirect:
+        return Skip(page.title, "redirect", page.redirect)
+    if _LIST.match(page.title):
+        return Skip(page.title, "list")
+    wikitext = next((revision.text for revision in page), None) or ""  # pages-articles holds the newest revision alone
+    if page.title.endswith("(disambiguation)") or _DISAMBIGUATION.search(wikitext):
+        return Skip(page.title, "disambiguation")
+    from mwparserfromhell.parser import ParserError
+
+    from generator.ingest.wikitext import prose
+
+    try:
+        text = prose(wikitext, hidden)
+    except (ParserError, RecursionError):
+        return Skip(page.title, "unreadable markup")
+    url = base + quote(page.title.replace(" ", "_"), safe="/:,()'!") if base else ""
+    return Page(page.title, text, source, url, "CC BY-SA" if source.endswith("wiki") else "")
