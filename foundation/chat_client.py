@@ -25,7 +25,7 @@ RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 
 @dataclass(frozen=True)
 class ChatClient:
-    """`base_url` ends in /v1. `extra` is merged into every request body."""
+    """`base_url` ends in /v1. `extra` is merged into every request body; `table` of the settings is what errors name."""
 
     base_url: str
     model: str
@@ -34,6 +34,7 @@ class ChatClient:
     timeout: float = 120.0
     attempts: int = 4
     extra: tuple[tuple[str, Any], ...] = ()
+    table: str = "teacher"
 
     async def complete(self, requests: Sequence[ChatRequest]) -> AsyncIterator[ChatReply]:
         """Replies in the order they arrive, exactly one per request."""
@@ -116,7 +117,7 @@ class ChatClient:
 
     def _refused(self, status: int, detail: str) -> Failure:
         mend = (
-            "mend api_key (FACTORY_TEACHER__API_KEY)"
+            f"mend api_key (FACTORY_{self.table.upper()}__API_KEY)"
             if status in (401, 403)
             else "mend model or base_url in factory.toml"
         )

@@ -8,11 +8,13 @@ Cost: one file a block; a block is read whole (about 200 KB), the last few stay 
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from foundation.errors import Failure
 from foundation.ids import stable_id
+from foundation.reader import tombstones
 from foundation.records import Article, Snippet
 
 if TYPE_CHECKING:
@@ -54,9 +56,24 @@ class Corpus:
             yield from self.snippets(block)
 
     def articles(self) -> Iterator[Article]:
+        """Every article once, in its latest version. Reads the log twice; in memory is one file of it, and the ids."""
+        latest: dict[str, tuple[str, int]] = {}
         for name in self.store.list(ARTICLES):
-            for line in self.store.get(name).splitlines():
-                yield Article.model_validate_json(line)
+            for number, line in enumerate(self.store.get(name).splitlines()):
+                latest[json.loads(line)["id"]] = (name, number)
+        for name in self.store.list(ARTICLES):
+            for number, line in enumerate(self.store.get(name).splitlines()):
+                if latest[json.loads(line)["id"]] == (name, number):
+                    yield Article.model_validate_json(line)
+
+    def retired_snippets(self) -> frozenset[str]:
+        """Ids of the snippets that tombstones withdraw, themselves or with their article: planning leaves them out."""
+        stones = tombstones(self.store)
+        ids = {stone.value for stone in stones if stone.kind == "snippet"}
+        articles = {stone.value for stone in stones if stone.kind == "article"}
+        if articles:  # only then is a pass over the blocks worth it
+            ids |= {snippet.id for snippet in self.all_snippets() if snippet.article_id in articles}
+        return frozenset(ids)
 
     def block_file(self, number: int, snippets: list[Snippet]) -> tuple[str, bytes]:
         """Name and bytes of block `number`; the caller puts it (ingest puts all of them at its end)."""

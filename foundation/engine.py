@@ -26,13 +26,14 @@ from foundation.processes import ProcessGroup, await_gpu_memory, gpu_memory_used
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """`context` is in tokens; `arguments` go to the server as they are."""
+    """`context` is in tokens; `arguments` go to the server as they are; `table` of the settings is what errors name."""
 
     model: str
     revision: str = ""
     context: int = 4096
     start_timeout: float = 900.0
     arguments: Sequence[str] = ()
+    table: str = "teacher"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def engine(config: EngineConfig, log: Path) -> Iterator[Engine]:
         raise Failure(
             "vLLM is not installed",
             where=sys.executable,
-            mend="pip install 'qpt-factory[vllm]', or set teacher.backend to rules or openai",
+            mend=f"pip install 'qpt-factory[vllm]', or set {config.table}.backend to rules or openai",
         )
     log.parent.mkdir(parents=True, exist_ok=True)
     baseline = gpu_memory_used()
@@ -70,7 +71,7 @@ def engine(config: EngineConfig, log: Path) -> Iterator[Engine]:
         env={"VLLM_API_KEY": key, "VLLM_NO_USAGE_STATS": "1", **_cpu_environment(baseline)},
     )
     with running(group):
-        _await_ready(group, port, config.start_timeout)
+        _await_ready(group, port, config)
         yield Engine(f"http://127.0.0.1:{port}/v1", config.model, key, group)
     await_gpu_memory(baseline)
 
@@ -96,15 +97,15 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _await_ready(group: ProcessGroup, port: int, seconds: float) -> None:
-    until = time.monotonic() + seconds
+def _await_ready(group: ProcessGroup, port: int, config: EngineConfig) -> None:
+    until = time.monotonic() + config.start_timeout
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback never goes through a proxy
     while time.monotonic() < until:
         if not group.alive:
             raise Failure(
                 f"the vLLM server ended while it started\n{group.tail()}",
                 where=str(group.log),
-                mend=_mend(group.tail(200)),
+                mend=_mend(group.tail(200), config.table),
             )
         with (
             contextlib.suppress(urllib.error.URLError, OSError),
@@ -113,20 +114,20 @@ def _await_ready(group: ProcessGroup, port: int, seconds: float) -> None:
             return
         time.sleep(0.25)
     raise Failure(
-        f"the vLLM server was not ready after {seconds:.0f} s\n{group.tail()}",
+        f"the vLLM server was not ready after {config.start_timeout:.0f} s\n{group.tail()}",
         where=str(group.log),
-        mend="raise teacher.start_timeout",
+        mend=f"raise {config.table}.start_timeout",
     )
 
 
-def _mend(log: str) -> str:
+def _mend(log: str, table: str) -> str:
     lowered = log.lower()
     if "out of memory" in lowered or "no available memory" in lowered:
-        return "take a smaller model or context, or lower --gpu-memory-utilization in teacher.args"
+        return f"take a smaller model or context, or lower --gpu-memory-utilization in {table}.args"
     if (
         "repository not found" in lowered
         or "not a local folder" in lowered
         or "can't load the configuration" in lowered
     ):
-        return "mend teacher.model: a name on the hub, or a folder with the weights"
+        return f"mend {table}.model: a name on the hub, or a folder with the weights"
     return "read the log; the last lines stand above"

@@ -28,7 +28,7 @@ _TOKEN = re.compile(
     r"(?P<number>\d+(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)(?P<suffix>st|nd|rd|th|s)?(?![^\W\d_])"
     r"|[^\W_]+(?:'[^\W\d_]+)*"
 )
-_CLAUSE_END = re.compile(r"[.,;:!?()\n]|\bbut\b")
+_CLAUSE_END = re.compile(r"[.,;:!?()\n]")
 _SENTENCE_END = re.compile(r"[.!?:\n]\W*$")
 
 
@@ -39,6 +39,7 @@ class Token:
     form: str
     raw: str
     start: int
+    end: int
     kind: Kind
     capital: bool = False
     first: bool = False
@@ -47,7 +48,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """Something that can be right or wrong: a year, a number, a month, or a name of one or more words."""
+    """Something that can be right or wrong: a year, a number, a month, a name of one or more words, or a plain word."""
 
     kind: Kind
     forms: tuple[str, ...]
@@ -87,17 +88,31 @@ def same(left: str, right: str, *, name: bool = False) -> bool:
     return shared >= 5 and len(long) - shared <= 3
 
 
-def tokenize(text: str) -> list[Token]:
-    """The words of `text` in normal form, function words included."""
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A text that has been read: its words in normal form, function words included, and where they stand."""
+
+    text: str
+    tokens: tuple[Token, ...]
+
+    def gap(self, at: int) -> str:
+        """What stands between word `at` and the one before it."""
+        before = self.tokens[at - 1]
+        return self.text[before.end : self.tokens[at].start]
+
+
+def read(text: str) -> Read:
+    """Read `text`; any string will do, an empty one too."""
     text = _INITIALS.sub(lambda found: found.group().replace(".", ""), plain(text))
     text = _ISO_DATE.sub(_spell_date, text)
     text = _SHORT_RANGE.sub(r"\1\2 - \1\3", text)
     tokens: list[Token] = []
     for match in _TOKEN.finditer(text):
-        before = text[: match.start()]
-        first = not before.strip(" \t\"'*_#>-(") or bool(_SENTENCE_END.search(before[-12:]))
+        first = not tokens or bool(_SENTENCE_END.search(text[tokens[-1].end : match.start()]))
         tokens.append(_token(match, first))
-    return _deny(_months(_numbers(tokens, text)), text)
+    for change in (_numbers, _months, _deny):
+        tokens = change(Read(text, tuple(tokens)))
+    return Read(text, tuple(tokens))
 
 
 def _spell_date(found: re.Match[str]) -> str:
@@ -106,21 +121,19 @@ def _spell_date(found: re.Match[str]) -> str:
 
 
 def _token(match: re.Match[str], first: bool) -> Token:
-    raw = match.group()
+    raw, start, end = match.group(), match.start(), match.end()
     if match["number"]:
         digits = match["number"].replace(",", "")
         form = digits if "." in digits else str(int(digits))
         plural = match["suffix"] == "s"  # "the 1940s" is not 1940
-        year = not plural and len(digits) == 4 and "," not in raw and 1000 <= int(float(digits)) <= 2100
-        return Token(form + ("s" if plural else ""), raw, match.start(), "year" if year else "number")
+        year = not plural and "," not in raw and len(digits) == 4 and "." not in digits and 1000 <= int(digits) <= 2100
+        return Token(form + ("s" if plural else ""), raw, start, end, "year" if year else "number")
     form = raw.lower()
     if form.endswith("n't"):
-        return Token("not", raw, match.start(), "function", raw[0].isupper(), first)
-    form = form.removesuffix("'s").replace("'", "")
-    if raw == "US":
-        form = "american"
-    kind: Kind = "function" if form in words.FUNCTION and raw != "US" else "word"
-    return Token(form, raw, match.start(), kind, raw[0].isupper(), first)
+        return Token("not", raw, start, end, "function", raw[0].isupper(), first)
+    form = "american" if raw == "US" else form.removesuffix("'s").replace("'", "")
+    kind: Kind = "function" if form in words.FUNCTION else "word"
+    return Token(form, raw, start, end, kind, raw[0].isupper(), first)
 
 
 def _value(token: Token) -> float | None:
@@ -132,68 +145,63 @@ def _value(token: Token) -> float | None:
     return None
 
 
-def _numbers(tokens: Sequence[Token], text: str) -> list[Token]:
+def _numbers(source: Read) -> list[Token]:
     """Join written-out numbers ("two hundred thousand", "3.8 million") to one token; Roman ones behind a name too."""
     made: list[Token] = []
     at = 0
-    while at < len(tokens):
-        token = tokens[at]
-        end, value = _run(tokens, at, text)
+    while at < len(source.tokens):
+        token = source.tokens[at]
+        stop, value = _run(source, at)
         if value is None:
             if token.raw in words.ROMAN and made and made[-1].capital:
-                token = replace(token, form=str(words.ROMAN[token.raw]), kind="number")
+                token = replace(token, form=str(words.ROMAN[token.raw]), kind="number", capital=False)
             made.append(token)
             at += 1
             continue
-        lone = end == at + 1
+        lone = stop == at + 1
         # "one of them", "the first time", "a second attack": counted as words, never as facts
         loose = lone and token.raw in ("one", "One", "first", "First", "second")
         form = token.form if lone and token.kind == "number" else f"{value:.6f}".rstrip("0").rstrip(".")
-        made.append(replace(token, form=form, kind="function" if loose else "number", capital=False))
-        at = end
+        kind: Kind = "function" if loose else "number"
+        made.append(replace(token, form=form, kind=kind, capital=False, end=source.tokens[stop - 1].end))
+        at = stop
     return made
 
 
-def _run(tokens: Sequence[Token], at: int, text: str) -> tuple[int, float | None]:
+def _run(source: Read, at: int) -> tuple[int, float | None]:
     """Where the number that begins at `at` ends, and its value; None if there is no number."""
-    total, current, scale = 0.0, _value(tokens[at]), ""
+    tokens = source.tokens
+    total, current = 0.0, _value(tokens[at])
     if current is None:
         return at, None
     last, at = tokens[at], at + 1
-    while at < len(tokens):
+    while at < len(tokens) and source.gap(at).strip() in ("", "-"):
         token = tokens[at]
-        gap = text[last.start + len(last.raw) : token.start]
-        if gap.strip() not in ("", "-"):
-            break
+        if token.form == "and" and last.form in words.SCALES and at + 1 < len(tokens):
+            if tokens[at + 1].form not in words.UNITS | words.TENS:
+                break
+            at, token = at + 1, tokens[at + 1]
+        value = _value(token)
         if token.form in words.SCALES:
-            factor, scale = words.SCALES[token.form], token.form
-            if factor == 100:
-                current *= 100
-            else:
-                total, current = total + current * factor, 0.0
-        elif last.form in words.TENS and (token.form in words.UNITS or token.form in words.ORDINALS):
-            current += _value(token) or 0.0
-        elif last.form in words.SCALES and token.kind != "number" and (value := _value(token)) is not None:
+            factor = words.SCALES[token.form]
+            total, current = (total, current * factor) if factor == 100 else (total + current * factor, 0.0)
+        elif value is not None and token.kind != "number" and (last.form in words.TENS or last.form in words.SCALES):
             current += value
-        elif scale and token.form == "and" and at + 1 < len(tokens) and tokens[at + 1].form in words.UNITS | words.TENS:
-            at += 1
-            current += _value(tokens[at]) or 0.0
         else:
             break
-        last, at = tokens[at], at + 1
+        last, at = token, at + 1
     return at, total + current
 
 
-def _months(tokens: Sequence[Token]) -> list[Token]:
+def _months(source: Read) -> list[Token]:
     """Months by name or short name. "may" and "march" are words too, so they must look like a date."""
-    made = list(tokens)
-    for at, token in enumerate(tokens):
+    made = list(source.tokens)
+    for at, token in enumerate(source.tokens):
         month = words.MONTH_OF.get(token.form)
         if month is None or token.kind == "number":
             continue
-        beside = [other for other in (*tokens[max(0, at - 1) : at], *tokens[at + 1 : at + 2])]
-        dated = any(other.kind in ("year", "number") for other in beside)
-        if dated or (token.capital and not token.first and len(token.form) > 3) or token.form not in _ALSO_WORDS:
+        dated = any(made[beside].kind in ("year", "number") for beside in (at - 1, at + 1) if 0 <= beside < len(made))
+        if dated or (token.capital and not token.first) or token.form not in _ALSO_WORDS:
             made[at] = replace(token, form=month, kind="month", capital=False)
     return made
 
@@ -201,21 +209,25 @@ def _months(tokens: Sequence[Token]) -> list[Token]:
 _ALSO_WORDS = frozenset({"may", "march", "august", "mar", "jan", "sept", "dec", "sep", "apr", "jun", "oct"})
 
 
-def _deny(tokens: Sequence[Token], text: str) -> list[Token]:
-    """Mark what a negator governs: the words behind it, up to the third that is no function word, in its clause."""
+def _deny(source: Read) -> list[Token]:
+    """Mark what a negator governs in its clause: all up to the second plain word; of "rather than", one thing only."""
+    tokens = source.tokens
     made = list(tokens)
-    for at, token in enumerate(tokens):
+    for at, negator in enumerate(tokens):
         if not _negates(tokens, at):
             continue
-        reach = 0
-        for next_ in range(at + 1, len(tokens)):
-            between = text[tokens[next_ - 1].start + len(tokens[next_ - 1].raw) : tokens[next_].start]
-            if reach == 2 or _CLAUSE_END.search(between) or tokens[next_].form == "but":
+        left = 2 if negator.form in words.NEGATORS else 1
+        for behind in range(at + 1, len(tokens)):
+            token = tokens[behind]
+            if left <= 0 or token.form == "but" or _CLAUSE_END.search(source.gap(behind)):
                 break
-            if tokens[next_].kind != "function":
-                made[next_] = replace(made[next_], denied=True)
-                reach += tokens[next_].kind == "word" and not tokens[next_].capital
-        del token
+            if token.kind == "function":
+                continue
+            plain_word = token.kind == "word" and not token.capital
+            if plain_word and left == 1 and tokens[behind - 1].capital and negator.form not in words.NEGATORS:
+                break
+            made[behind] = replace(token, denied=True)
+            left -= plain_word
     return made
 
 
@@ -227,21 +239,19 @@ def _negates(tokens: Sequence[Token], at: int) -> bool:
     return (form, after) in (("rather", "than"), ("instead", "of"))
 
 
-def name_runs(tokens: Sequence[Token], text: str, known: frozenset[str]) -> Iterator[list[Token]]:
+def name_runs(source: Read, known: frozenset[str]) -> Iterator[list[Token]]:
     """Runs of capitalised words that are names. A word that only opens a sentence must be in `known`, or go on."""
     run: list[Token] = []
-    end = -1
-    for at, token in enumerate(tokens):
-        apart = text[end : token.start].strip(" -") if run else ""
-        particle = bool(run) and not apart and token.form in words.PARTICLES
-        if not (_is_name(tokens, at, known) or (particle and at + 1 < len(tokens) and tokens[at + 1].capital)) or apart:
-            if run:
-                yield run
+    for at, token in enumerate(source.tokens):
+        name = _is_name(source.tokens, at, known)
+        joined = bool(run) and not source.gap(at).strip(" -") and not run[-1].raw.endswith("'s")
+        follower = source.tokens[at + 1] if at + 1 < len(source.tokens) else None
+        particle = token.form in words.PARTICLES and follower is not None and follower.capital
+        if run and not (joined and (name or particle)):
+            yield run
             run = []
-            if not _is_name(tokens, at, known):
-                continue
-        run.append(token)
-        end = token.start + len(token.raw)
+        if name or (run and particle):
+            run.append(token)
     if run:
         yield run
 
@@ -250,39 +260,31 @@ def _is_name(tokens: Sequence[Token], at: int, known: frozenset[str]) -> bool:
     token = tokens[at]
     if not token.capital or token.kind != "word":
         return False
-    if not token.first or token.form in known or token.raw.isupper() and len(token.raw) > 1:
+    if not token.first or token.form in known or (token.raw.isupper() and len(token.raw) > 1):
         return True
     follower = tokens[at + 1] if at + 1 < len(tokens) else None
     return follower is not None and follower.capital and not follower.first and follower.kind == "word"
 
 
-def known_names(*texts: str) -> frozenset[str]:
+def known_names(*texts: Read) -> frozenset[str]:
     """Forms that stand capitalised inside a sentence of `texts`, and never in lower case."""
-    capital: set[str] = set()
-    lower: set[str] = set()
-    for text in texts:
-        for token in tokenize(text):
-            if token.kind == "word":
-                (capital if token.capital and not token.first else lower if not token.capital else set()).add(token.form)
-    return frozenset(capital - lower)
+    plain_words = [token for text in texts for token in text.tokens if token.kind == "word"]
+    capital = {token.form for token in plain_words if token.capital and not token.first}
+    return frozenset(capital - {token.form for token in plain_words if not token.capital})
 
 
-def facts_of(text: str, known: frozenset[str]) -> list[Fact]:
-    """The facts of `text`, each once, in its order; a name that is only a title or a kind of thing is none."""
-    text = plain(text)
-    tokens = tokenize(text)
-    found: dict[tuple[Kind, tuple[str, ...], bool], tuple[int, Fact]] = {}
-    for token in tokens:
+def facts_of(source: Read, known: frozenset[str]) -> list[Fact]:
+    """The facts of a text, each once, in its order; a name that is only a title or a kind of thing is none."""
+    found: dict[Fact, int] = {}
+    for token in source.tokens:
         if token.kind in ("year", "number", "month"):
-            fact = Fact(token.kind, (token.form,), token.form.title() if token.kind == "month" else token.raw, token.denied)
-            found.setdefault((fact.kind, fact.forms, fact.denied), (token.start, fact))
-    for run in name_runs(tokens, text, known):
-        forms = tuple(token.form for token in run if token.form not in words.PARTICLES)
-        if len(forms) == 1 and forms[0] in words.GENERIC:
-            continue
-        fact = Fact("name", forms, " ".join(token.raw for token in run), any(token.denied for token in run))
-        found.setdefault((fact.kind, fact.forms, fact.denied), (run[0].start, fact))
-    return [fact for _, fact in sorted(found.values(), key=lambda entry: entry[0])]
+            found.setdefault(Fact(token.kind, (token.form,), token.form.title(), token.denied), token.start)
+    for run in name_runs(source, known):
+        forms = tuple(token.form for token in run if token.capital)
+        if len(forms) > 1 or forms[0] not in words.GENERIC:
+            shown = " ".join(token.raw for token in run).removesuffix("'s")
+            found.setdefault(Fact("name", forms, shown, any(token.denied for token in run)), run[0].start)
+    return sorted(found, key=lambda fact: found[fact])
 
 
 def core(fact: Fact) -> tuple[str, ...]:
@@ -295,14 +297,18 @@ def core(fact: Fact) -> tuple[str, ...]:
 
 def holds(tokens: Sequence[Token], fact: Fact) -> bool:
     """Whether `tokens` state the fact, denied or not as the fact itself is."""
-    if fact.kind != "name":
+    if fact.kind in ("year", "number", "month"):
         return any(
-            token.form == fact.forms[0] and token.denied == fact.denied and (token.kind == "month") == (fact.kind == "month")
+            token.form == fact.forms[0]
+            and token.denied == fact.denied
+            and (token.kind == "month") == (fact.kind == "month")
             for token in tokens
         )
     return all(
         any(
-            same(token.form, form, name=True) and token.denied == fact.denied and not _other_bearer(tokens, at, fact)
+            same(token.form, form, name=fact.kind == "name")
+            and token.denied == fact.denied
+            and not _other_bearer(tokens, at, fact)
             for at, token in enumerate(tokens)
         )
         for form in core(fact)
@@ -323,8 +329,3 @@ def _other_bearer(tokens: Sequence[Token], at: int, fact: Fact) -> bool:
         and before.form not in words.GENERIC
         and not any(same(before.form, form, name=True) for form in fact.forms)
     )
-
-
-def content(tokens: Sequence[Token]) -> list[Token]:
-    """The words that carry something, in order."""
-    return [token for token in tokens if token.kind != "function"]

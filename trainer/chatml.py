@@ -2,7 +2,7 @@
 
 Guarantees: the mask is 1 exactly on the content of supervised messages and on the `<|im_end|>` that closes each, and 0
 everywhere else; a tag inside a message's text stays text. A prompt for generation begins with the very tokens that a
-record has before its answer. Cost: one call into `tokenizers` per batch (about 10 µs a record).
+record has before its answer. Cost: one call into `tokenizers` a batch; about 0.1 ms for a record of 100 tokens.
 """
 
 from __future__ import annotations

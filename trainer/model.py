@@ -17,52 +17,17 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from trainer.attention import attend
+from trainer.attention import Backend, attend
+from trainer.layout import IGNORE
 
 if TYPE_CHECKING:
     from trainer.layout import Batch
-
-IGNORED = -100  # target of a token that is not trained on
+    from trainer.shape import ModelConfig
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(number of the layer, q_NHD, k_NGD, v_NGD) -> out_NHD."""
-
-
-class ModelConfig(BaseModel):
-    """Shape of one model. Closed: an unknown key is refused, so a typo cannot change the model in silence."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    vocabulary: int = Field(ge=2)
-    layers: int = Field(ge=1)
-    width: int = Field(ge=2)
-    heads: int = Field(ge=1)
-    kv_heads: int = Field(ge=1)
-    ffn: int = Field(ge=1)
-    context: int = Field(ge=1)
-    rope_base: float = Field(10_000.0, gt=0)
-
-    @model_validator(mode="after")
-    def _divides(self) -> ModelConfig:
-        if self.width % self.heads or (self.width // self.heads) % 2:
-            raise ValueError("width must be an even multiple of heads")
-        if self.heads % self.kv_heads:
-            raise ValueError("heads must be a multiple of kv_heads")
-        return self
-
-    @property
-    def head_size(self) -> int:
-        return self.width // self.heads
-
-    @property
-    def parameters(self) -> int:
-        """How many parameters this shape has, by arithmetic; the built model is checked against it."""
-        attention = 2 * self.width * self.width + 2 * self.width * self.kv_heads * self.head_size
-        block = attention + 3 * self.width * self.ffn + 2 * self.width
-        return self.vocabulary * self.width + self.layers * block + self.width
 
 
 class RMSNorm(nn.Module):
@@ -86,8 +51,9 @@ def rotary_table(config: ModelConfig) -> tuple[Tensor, Tensor]:
 
 def rotate(x_NHD: Tensor, cos_N1d: Tensor, sin_N1d: Tensor) -> Tensor:
     """Turn each pair (i, i + D/2) of a head by its position's angle."""
+    cos, sin = cos_N1d.to(x_NHD.dtype), sin_N1d.to(x_NHD.dtype)
     first, second = x_NHD.chunk(2, dim=-1)
-    return torch.cat((first * cos_N1d - second * sin_N1d, second * cos_N1d + first * sin_N1d), dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
 class Block(nn.Module):
@@ -120,6 +86,8 @@ class Model(nn.Module):
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.final_norm = RMSNorm(config.width)
         cos, sin = rotary_table(config)
+        self.cos: Tensor
+        self.sin: Tensor
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
         self._initialise()
@@ -139,11 +107,7 @@ class Model(nn.Module):
 
     def hidden(self, tokens_N: Tensor, positions_N: Tensor, attend_: Attend) -> Tensor:
         """(N, C) after the last norm. Positions must be below `config.context`."""
-        dtype = self.embedding.weight.dtype
         cos, sin = (table[positions_N].unsqueeze(1) for table in (self.cos, self.sin))
-        if torch.is_autocast_enabled(tokens_N.device.type):
-            dtype = torch.get_autocast_dtype(tokens_N.device.type)
-        cos, sin = cos.to(dtype), sin.to(dtype)
         x_NC = self.embedding(tokens_N)
         for block in self.blocks:
             x_NC = block(x_NC, cos, sin, attend_)
@@ -153,21 +117,18 @@ class Model(nn.Module):
         """(N, V)."""
         return F.linear(hidden_NC, self.embedding.weight)
 
-    def loss(self, batch: Batch, backend: str) -> Tensor:
+    def loss(self, batch: Batch, backend: Backend) -> Tensor:
         """Sum of the cross-entropy over the supervised tokens of `batch`, in float32 (float64 for a float64 model).
 
-        The caller divides by `batch.n_supervised`, so packing does not change what a record weighs.
+        The caller divides by `batch.n_supervised`, so that packing does not change what a token weighs.
         """
 
-        def packed(layer: int, q_NHD: Tensor, k_NGD: Tensor, v_NGD: Tensor) -> Tensor:
+        def packed(_layer: int, q_NHD: Tensor, k_NGD: Tensor, v_NGD: Tensor) -> Tensor:
             return attend(q_NHD, k_NGD, v_NGD, batch.layout, backend)
 
         hidden_NC = self.hidden(batch.tokens_N, batch.positions_N, packed)
-        supervised = (batch.targets_N != IGNORED).nonzero().squeeze(1)
-        return supervised_loss(hidden_NC[supervised], self.embedding.weight, batch.targets_N[supervised])
-
-
-def supervised_loss(hidden_SC: Tensor, weight_VC: Tensor, targets_S: Tensor) -> Tensor:
-    """Summed cross-entropy of hidden states that are all supervised."""
-    logits_SV = F.linear(hidden_SC, weight_VC)
-    return F.cross_entropy(logits_SV if logits_SV.dtype == torch.float64 else logits_SV.float(), targets_S, reduction="sum")
+        supervised_S = (batch.targets_N != IGNORE).nonzero().squeeze(1)
+        logits_SV = self.logits(hidden_NC[supervised_S])
+        if logits_SV.dtype != torch.float64:
+            logits_SV = logits_SV.float()
+        return F.cross_entropy(logits_SV, batch.targets_N[supervised_S], reduction="sum")

@@ -1,9 +1,10 @@
 """The tokenizer: byte-level BPE trained on the train split, with ChatML tags, years and months one token each.
 
 Guarantees: `decode(encode(text)) == text` for every text (all 256 bytes are in the alphabet, nothing is normalised); the
-years 1900 to 1950 and the months are one token each, the same one at the start of a text and behind a space, wherever they stand as
-words of their own; a tag written in a text stays text. Tags have the lowest ids, terms the highest.
-Cost: about 3 s for 10 MB of text on one core; 20 µs to encode a record.
+years 1900 to 1950 and the months are one token each wherever they stand as words of their own, the same one behind a
+space as without; a tag written in a text stays text. Tags have the lowest ids, terms the highest.
+Cost: about 0.2 s a MB to train on and 0.2 s a MB to encode; a term's space is a token of its own, which makes text full
+of dates 4 % longer and lets the student learn each year once.
 """
 
 from __future__ import annotations

@@ -24,20 +24,27 @@ _ENCODING = "save the file as UTF-8, for example with `iconv -f latin1 -t utf-8`
 
 def find(paths: Iterable[Path]) -> list[Path]:
     """The files to read. Raises `UsageError` for a missing path, an unknown suffix or a folder with nothing to read."""
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}  # by resolved path: the same file named twice is read once
     for path in paths:
         if path.is_dir():
             inside = list(_inside(path))
             if not inside:
-                raise UsageError("no file to read in this folder", where=str(path), mend=f"readable are {', '.join(SUFFIXES)}")
-            found |= dict.fromkeys(inside)
+                raise UsageError(
+                    "no file to read in this folder", where=str(path), mend=f"readable are {', '.join(SUFFIXES)}"
+                )
+            for file in inside:
+                found.setdefault(file.resolve(), file)
         elif not path.exists():
             raise UsageError("there is no such file or folder", where=str(path), mend="check the path")
         elif not _suffix(path):
-            raise UsageError(f"this kind of file cannot be read: {path.name}", where=str(path), mend=f"readable are {', '.join(SUFFIXES)}")
+            raise UsageError(
+                f"this kind of file cannot be read: {path.name}",
+                where=str(path),
+                mend=f"readable are {', '.join(SUFFIXES)}",
+            )
         else:
-            found[path] = None
-    return list({path.resolve(): path for path in reversed(found)}.values())[::-1]
+            found.setdefault(path.resolve(), path)
+    return list(found.values())
 
 
 def _inside(folder: Path) -> Iterator[Path]:
@@ -64,7 +71,12 @@ def read(path: Path, take: Callable[[str], bool], source: str) -> Iterator[Page 
 def _text(path: Path, source: str) -> Iterator[Page]:
     """The first line is the title if it is short and a blank line follows, else the file's name is."""
     title, blank, rest = _whole(path).lstrip("\n").partition("\n\n")
-    if not blank or "\n" in title.strip() or len(title) > _TITLE_LENGTH:
+    if (
+        not blank
+        or "\n" in title.strip()
+        or len(title) > _TITLE_LENGTH
+        or title.rstrip().endswith((".", ",", ":", ";"))
+    ):
         title, rest = path.stem, _whole(path)
     yield Page(title.strip(), _unwrapped(rest), source)
 
@@ -72,8 +84,16 @@ def _text(path: Path, source: str) -> Iterator[Page]:
 def _markdown(path: Path, source: str) -> Iterator[Page]:
     values, text = markdown.front_matter(_whole(path), str(path))
     heading, prose = markdown.prose(text)
-    given = {key: str(values[key]).strip() for key in ("title", "source", "url", "license") if values.get(key) is not None}
-    yield Page(given.get("title") or heading or path.stem, prose, given.get("source") or source, given.get("url", ""), given.get("license", ""))
+    given = {
+        key: str(values[key]).strip() for key in ("title", "source", "url", "license") if values.get(key) is not None
+    }
+    yield Page(
+        given.get("title") or heading or path.stem,
+        prose,
+        given.get("source") or source,
+        given.get("url", ""),
+        given.get("license", ""),
+    )
 
 
 def _json_lines(path: Path, source: str) -> Iterator[Page]:
@@ -85,7 +105,11 @@ def _json_lines(path: Path, source: str) -> Iterator[Page]:
             try:
                 values = json.loads(line.decode("utf-8-sig"))
             except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-                raise UsageError(f"this line is not valid JSON: {error}", where=where, mend="mend or remove that line; nothing was written") from error
+                raise UsageError(
+                    f"this line is not valid JSON: {error}",
+                    where=where,
+                    mend="mend or remove that line; nothing was written",
+                ) from error
             yield _json_page(values, source, where)
 
 
@@ -100,7 +124,11 @@ def _json_page(values: object, source: str, where: str) -> Page:
     if wrong := next((key for key, value in rest.items() if not isinstance(value, str)), None):
         raise UsageError(f"{wrong} is not a string in this line", where=where, mend=mend)
     return Page(
-        values["title"].strip(), _unwrapped(values["text"]), rest.get("source", source), rest.get("url", ""), rest.get("license", "")
+        values["title"].strip(),
+        _unwrapped(values["text"]),
+        rest.get("source", source),
+        rest.get("url", ""),
+        rest.get("license", ""),
     )
 
 
@@ -108,7 +136,11 @@ def _whole(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        raise UsageError(f"this file is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}", where=str(path), mend=_ENCODING) from error
+        raise UsageError(
+            f"this file is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}",
+            where=str(path),
+            mend=_ENCODING,
+        ) from error
 
 
 def _unwrapped(text: str) -> str:

@@ -34,9 +34,17 @@ def front_matter(text: str, where: str) -> tuple[dict[str, Any], str]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 2}" if mark else ""
-        raise UsageError("the front matter is not valid YAML", where=f"{where}{line}", mend="mend that line, or put the value in quotes") from error
+        raise UsageError(
+            "the front matter is not valid YAML",
+            where=f"{where}{line}",
+            mend="mend that line, or put the value in quotes",
+        ) from error
     if not isinstance(values, dict):
-        raise UsageError("the front matter is not `key: value` lines", where=f"{where}:2", mend="write `title: …` there, or take it out")
+        raise UsageError(
+            "the front matter is not `key: value` lines",
+            where=f"{where}:2",
+            mend="write `title: …` there, or take it out",
+        )
     return values, text[found.end() :]
 
 
@@ -67,10 +75,8 @@ def _words(token: Token) -> str:
     for child in token.children or ():
         if child.type in ("text", "code_inline"):
             pieces.append(child.content)
-        elif child.type == "softbreak":
+        elif child.type in ("softbreak", "hardbreak"):
             pieces.append(" ")
-        elif child.type == "hardbreak":
-            pieces.append("\n\n")
         elif child.type == "image":
             pieces.append(GONE)
         elif child.type not in _MARKS:
@@ -78,7 +84,20 @@ def _words(token: Token) -> str:
     return "".join(pieces)
 
 
-_MARKS = frozenset("em_open em_close strong_open strong_close link_open link_close s_open s_close html_inline text_special".split())
+_MARKS = frozenset(
+    [
+        "em_open",
+        "em_close",
+        "strong_open",
+        "strong_close",
+        "link_open",
+        "link_close",
+        "s_open",
+        "s_close",
+        "html_inline",
+        "text_special",
+    ]
+)
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from __future__ import annotations
 import bz2
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 from urllib.parse import quote
@@ -31,22 +32,40 @@ _DISAMBIGUATION = re.compile(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """The collection's name, the URL its pages stand under, and the namespaces whose links show no text."""
+
+    name: str
+    base: str
+    hidden: frozenset[str]
+
+
 def read(path: Path, take: Callable[[str], bool], source: str) -> Iterator[Page | Skip]:
     """Pages of the article namespace whose title `take` wants. `source` serves where the export does not name its own."""
+    for found in _stream(path, take, source):
+        yield found if isinstance(found, Skip) else _page(*found)
+
+
+def _stream(path: Path, take: Callable[[str], bool], source: str) -> Iterator[Skip | tuple[_Site, str, str]]:
+    """Pages passed over by what stands before their text, and site, title and wikitext of the others."""
     last = ""
     try:
         with _open(path) as file:
             dump, clear = _dump(file)
-            name, base, hidden = _site(dump, source)
+            site = _site(dump, source)
             for page in dump.pages:
                 last = page.title
-                yield _page(page, take, name, base, hidden)
+                # pages-articles holds the newest revision alone
+                yield _skip(page, take) or (site, page.title, next((revision.text for revision in page), None) or "")
                 clear()
     except (ParseError, EOFError, AssertionError, ValueError, TypeError, OSError, _malformed()) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         if not last:
-            raise UsageError("this is no MediaWiki export", where=str(path), mend="name a `pages-articles` export, .xml or .xml.bz2") from error
+            raise UsageError(
+                "this is no MediaWiki export", where=str(path), mend="name a `pages-articles` export, .xml or .xml.bz2"
+            ) from error
         raise Failure(
             f"the export ends in the middle or is damaged; the last page begun is {last!r}; nothing was written",
             where=str(path),
@@ -75,15 +94,14 @@ def _dump(file: IO[bytes]) -> tuple[mwxml.Dump, Callable[[], None]]:
     return mwxml.Dump.from_element(root), root.element.clear
 
 
-def _site(dump: mwxml.Dump, source: str) -> tuple[str, str, frozenset[str]]:
-    """The collection's name, the URL its pages stand under, and the namespaces whose links show no text."""
+def _site(dump: mwxml.Dump, source: str) -> _Site:
     site = dump.site_info
     base = site.base.rpartition("/")[0] + "/" if site.base else ""
     hidden = {space.name.lower() for space in site.namespaces or () if space.id in _HIDDEN and space.name}
-    return site.dbname or source, base, frozenset(hidden | {"file", "image", "category"})
+    return _Site(site.dbname or source, base, frozenset(hidden | {"file", "image", "category"}))
 
 
-def _page(page: mwxml.Page, take: Callable[[str], bool], source: str, base: str, hidden: frozenset[str]) -> Page | Skip:
+def _skip(page: mwxml.Page, take: Callable[[str], bool]) -> Skip | None:
     if page.namespace != ARTICLES:
         return Skip(page.title, "not an article")
     if not take(page.title):
@@ -92,16 +110,21 @@ def _page(page: mwxml.Page, take: Callable[[str], bool], source: str, base: str,
         return Skip(page.title, "redirect", page.redirect)
     if _LIST.match(page.title):
         return Skip(page.title, "list")
-    wikitext = next((revision.text for revision in page), None) or ""  # pages-articles holds the newest revision alone
-    if page.title.endswith("(disambiguation)") or _DISAMBIGUATION.search(wikitext):
-        return Skip(page.title, "disambiguation")
+    return Skip(page.title, "disambiguation") if page.title.endswith("(disambiguation)") else None
+
+
+def _page(site: _Site, title: str, wikitext: str) -> Page | Skip:
     from mwparserfromhell.parser import ParserError
 
     from generator.ingest.wikitext import prose
 
+    if wikitext[:200].lstrip().upper().startswith("#REDIRECT"):  # old exports say so in the text alone
+        return Skip(title, "redirect")
+    if _DISAMBIGUATION.search(wikitext):
+        return Skip(title, "disambiguation")
     try:
-        text = prose(wikitext, hidden)
+        text = prose(wikitext, site.hidden)
     except (ParserError, RecursionError):
-        return Skip(page.title, "unreadable markup")
-    url = base + quote(page.title.replace(" ", "_"), safe="/:,()'!") if base else ""
-    return Page(page.title, text, source, url, "CC BY-SA" if source.endswith("wiki") else "")
+        return Skip(title, "unreadable markup")
+    url = site.base + quote(title.replace(" ", "_"), safe="/:,()'!") if site.base else ""
+    return Page(title, text, site.name, url, "CC BY-SA" if site.name.endswith("wiki") else "")

@@ -70,13 +70,21 @@ class Titles:
         try:
             lines = path.read_text("utf-8-sig").splitlines()
         except FileNotFoundError:
-            raise UsageError("there is no such file of titles", where=str(path), mend="name a file with one title a line") from None
+            raise UsageError(
+                "there is no such file of titles", where=str(path), mend="name a file with one title a line"
+            ) from None
         except (UnicodeDecodeError, IsADirectoryError) as error:
-            raise UsageError("the file of titles cannot be read as text", where=str(path), mend="save it as UTF-8, one title a line") from error
+            raise UsageError(
+                "the file of titles cannot be read as text", where=str(path), mend="save it as UTF-8, one title a line"
+            ) from error
         titles = (line.split(" #")[0].strip() for line in lines if not line.lstrip().startswith("#"))
         wanted = frozenset(normal_title(title) for title in titles if title)
         if not wanted:
-            raise UsageError("the file of titles names no title", where=str(path), mend="write one title a line, or leave --titles out")
+            raise UsageError(
+                "the file of titles names no title",
+                where=str(path),
+                mend="write one title a line, or leave --titles out",
+            )
         return cls(wanted)
 
     def take(self, title: str) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from generator.gates.cjk import CJK
@@ -18,6 +18,7 @@ from generator.ingest.page import GONE, HOLE
 
 MIN_WORDS = 3
 MAX_CHARACTERS = 1000
+_ABBREVIATIONS = ["lt", "cmdr", "pfc", "flt", "sqn", "wg", "regt", "bn", "messrs", "hdt"]  # nupunkt's model lacks them
 
 # U+3000, the full-width space, is no space here: it must stay visible to the CJK check.
 _SPACES = re.compile(r"[ \t\n\r\f\v\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f]+")
@@ -26,6 +27,9 @@ _BLANK_LINE = re.compile(r"\n[ \t\u00a0]*\n\s*")
 _ASIDE = re.compile(rf"\s+\(([^()]*{HOLE}[^()]*)\)")
 _GONE_BEFORE_POINT = re.compile(rf"\s*{GONE}[\s{GONE}]*(?=[.,;:!?)\]])")
 _GONE = re.compile(rf"{GONE}+")
+_CITATION = re.compile(
+    r"""(?:(?<=[.,;:!?)\]"'”’\s])|^)(?:\[\d{1,3}\])+"""
+)  # [12] behind a point: a web page's footnote
 
 _HOLE = re.compile(
     rf"""{HOLE}
@@ -42,7 +46,6 @@ _DEBRIS = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _END = re.compile(r"""[.!?…]["'”’»)\]]*$""")
-_CONFIG = {"uncurl_quotes": False, "fix_character_width": False, "unescape_html": False, "normalization": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +70,17 @@ def repair(text: str) -> str:
     """Mend mojibake and broken line ends, nothing else: quotes, widths, entities and normal forms survive."""
     import ftfy
 
-    return ftfy.fix_text(text, ftfy.TextFixerConfig(**_CONFIG, explain=False))
+    kept = ftfy.TextFixerConfig(
+        uncurl_quotes=False, fix_character_width=False, unescape_html=False, normalization=None, explain=False
+    )
+    return ftfy.fix_text(text, kept)
 
 
 def tidy(text: str) -> str:
     """Single spaces, no invisible characters, no aside that lost its content, no trace of footnotes."""
     while (shorter := _ASIDE.sub(_aside, text)) != text:
         text = shorter
-    text = _GONE.sub("", _GONE_BEFORE_POINT.sub("", text))
+    text = _CITATION.sub("", _GONE.sub("", _GONE_BEFORE_POINT.sub("", text)))
     return _SPACES.sub(" ", _INVISIBLE.sub("", text)).strip(" ")
 
 
@@ -125,7 +131,9 @@ def _starts_low(sentence: str) -> bool:
 
 
 @functools.cache
-def _splitter() -> Callable[[str], list[str]]:
-    from nupunkt import sent_tokenize
+def _splitter() -> Callable[[str], Iterable[str]]:
+    from nupunkt.models import load_default_model
 
-    return lambda paragraph: [str(sentence) for sentence in sent_tokenize(paragraph)]
+    tokenizer = load_default_model()
+    tokenizer.add_abbreviations(_ABBREVIATIONS)
+    return tokenizer.tokenize  # type: ignore[no-any-return]

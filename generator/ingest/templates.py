@@ -37,7 +37,28 @@ _SHOWN = {
     "script": 2, "lang": 2, "transl": -1, "transliteration": -1, "title": 1, "noitalic": 1, "nat": 1, "strong": 1, "em": 1,
 }  # fmt: skip
 
-_SHIPS = frozenset("uss hms hmas hmcs hmnzs hmis hnoms hnlms hdms rms ss mv ms usat uscgc ussr orp jds".split())
+_SHIPS = frozenset(
+    [
+        "uss",
+        "hms",
+        "hmas",
+        "hmcs",
+        "hmnzs",
+        "hmis",
+        "hnoms",
+        "hnlms",
+        "hdms",
+        "rms",
+        "ss",
+        "mv",
+        "ms",
+        "usat",
+        "uscgc",
+        "ussr",
+        "orp",
+        "jds",
+    ]
+)
 _BETWEEN = {"to": " to ", "-": "–", "–": "–", "and": " and ", "or": " or ", "by": " by ", "x": " × ", "×": " × "}
 _UNITS = {
     "C": "°C", "F": "°F", "sqmi": "sq mi", "sqft": "sq ft", "km2": "km²", "m2": "m²", "km3": "km³", "m3": "m³", "mi2": "sq mi", "ft2": "sq ft",
@@ -72,7 +93,10 @@ def _convert(values: list[str], named: dict[str, str]) -> str:
 
 
 def _as_of(values: list[str], named: dict[str, str]) -> str:
-    parts = [calendar.month_name[int(v)] if i == 1 and v.isdigit() and 1 <= int(v) <= 12 else v for i, v in enumerate(values[:3])]
+    parts = [
+        calendar.month_name[int(v)] if i == 1 and v.isdigit() and 1 <= int(v) <= 12 else v
+        for i, v in enumerate(values[:3])
+    ]
     return f"{'as' if 'lc' in named else 'As'} of {' '.join(reversed(parts))}" if parts else HOLE
 
 

@@ -20,7 +20,9 @@ from generator.ingest.templates import shown
 _LIST = "\ue002"  # private use: a list item begins here
 
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
-_REFERENCE = re.compile(r"<ref\b[^<>]*/>|<ref\b[^<>]*>.*?</ref\s*>|<references\b[^<>]*>(?:.*?</references\s*>)?", re.DOTALL | re.IGNORECASE)
+_REFERENCE = re.compile(
+    r"<ref\b[^<>]*/>|<ref\b[^<>]*>.*?</ref\s*>|<references\b[^<>]*>(?:.*?</references\s*>)?", re.DOTALL | re.IGNORECASE
+)
 _BLOCK = re.compile(
     r"<(gallery|imagemap|timeline|source|syntaxhighlight|pre|score|graph|templatedata|math|chem|ce|hiero|poem|table|mapframe)\b[^<>]*(?<!/)>"
     r".*?</\1\s*>",
@@ -32,8 +34,26 @@ _TABLE_CLOSES = re.compile(r"^\s*\|\}(?!\})")
 _QUOTES = re.compile(r"'{2,}")
 _LANGUAGE_LINK = re.compile(r":?(?:[a-z]{2,3}|simple|[a-z]{2,3}-[a-z-]+):", re.IGNORECASE)
 
-_HIDDEN_TAGS = frozenset("ref references gallery table tr td th caption style script imagemap timeline inputbox section templatestyles".split())
-_BLOCK_TAGS = frozenset("p div blockquote center li ul ol dl".split())
+_HIDDEN_TAGS = frozenset(
+    [
+        "ref",
+        "references",
+        "gallery",
+        "table",
+        "tr",
+        "td",
+        "th",
+        "caption",
+        "style",
+        "script",
+        "imagemap",
+        "timeline",
+        "inputbox",
+        "section",
+        "templatestyles",
+    ]
+)
+_BLOCK_TAGS = frozenset(["p", "div", "blockquote", "center", "li", "ul", "ol", "dl"])
 _RAISED = str.maketrans("0123456789+-−n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻ⁿ")
 _LOWERED = str.maketrans("0123456789+-−n", "₀₁₂₃₄₅₆₇₈₉₊₋₋ₙ")
 _INDEX = re.compile(r"[0-9+\-−n]+")

@@ -1,0 +1,1 @@
+"""The report: one self-contained HTML page on a workspace at any stage. `collect` gathers, `page` renders."""

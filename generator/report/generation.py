@@ -1,0 +1,194 @@
+"""What the teacher made: planned items, records and rejects by prompt type, as data.
+
+Guarantees: of several attempts at one unit it counts the rejects of the committed one alone; a call that made two
+records is paid for once; what a tombstone withdraws is in no figure.
+Cost: one pass over the committed shards and their rejects, about 20 µs a record; memory: one shard, the names of the
+files of rejects, and the examples.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from foundation.corpus import Corpus
+from foundation.errors import Failure
+from foundation.reader import SHARDS, ReadReport, read, tombstones
+from foundation.records import Record, Reject, Usage
+from generator.report.pick import Pick
+
+if TYPE_CHECKING:
+    from foundation.store import Store
+
+EXAMPLES = 10
+REASONS = 500  # different reasons kept for one prompt type; the rest are counted together
+OTHERS = ("", "other reasons")
+_NUMBER = re.compile(r"U\+[0-9A-F]+|\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+
+
+@dataclass
+class TypeFigures:
+    """One prompt type. Items, but for `records` and `units`; `planned` is 0 if the plan does not name it (any more)."""
+
+    id: str
+    planned: int = 0
+    units: int = 0
+    accepted: int = 0
+    rejected: int = 0
+    records: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    @property
+    def items(self) -> int:
+        return self.accepted + self.rejected
+
+    @property
+    def accept_rate(self) -> float | None:
+        return self.accepted / self.items if self.items else None
+
+
+@dataclass
+class Generation:
+    """All prompt types, and what concerns them together. `teachers` counts items; `uncommitted` files of rejects."""
+
+    types: dict[str, TypeFigures] = field(default_factory=dict)
+    teachers: Counter[str] = field(default_factory=Counter)
+    read: ReadReport = field(default_factory=ReadReport)
+    broken_rejects: int = 0
+    uncommitted: int = 0
+    records: Pick[Record] = field(default_factory=lambda: Pick(EXAMPLES))
+    rejects: Pick[Reject] = field(default_factory=lambda: Pick(EXAMPLES))
+
+    def of(self, prompt_type: str) -> TypeFigures:
+        return self.types.setdefault(prompt_type, TypeFigures(prompt_type))
+
+    @property
+    def total(self) -> TypeFigures:
+        """The sums over all prompt types."""
+        total = TypeFigures("all")
+        for one in self.types.values():
+            for name in ("planned", "units", "accepted", "rejected", "records", "prompt_tokens", "completion_tokens"):
+                setattr(total, name, getattr(total, name) + getattr(one, name))
+            total.reasons += one.reasons
+        return total
+
+
+def collect_generation(store: Store, advance: Callable[[int], None]) -> Generation:
+    """Read the plan, the shards and the rejects; `advance` is told of every committed unit that was read."""
+    result = Generation()
+    _count_plan(store, result)
+    committed = {name.rpartition("/")[2].removesuffix(".jsonl"): name for name in store.list(SHARDS)}
+    for name in committed.values():
+        result.of(name.removeprefix(f"{SHARDS}/").rpartition("/")[0]).units += 1
+    attempts: dict[str, list[str]] = {}
+    for name in store.list("rejects"):
+        unit = name.rpartition("/")[2].partition(".")[0]
+        if unit in committed:
+            attempts.setdefault(unit, []).append(name)
+        else:
+            result.uncommitted += 1
+    withdrawn: set[tuple[str, str]] = {(stone.kind, stone.value) for stone in tombstones(store)}
+    for unit, records in groupby(read(store, report=result.read), key=lambda record: record.unit):
+        items = _count_records(records, result)
+        _count_rejects(_valid_rejects(store, attempts.pop(unit, []), items, result), withdrawn, result)
+        advance(1)
+    for names in attempts.values():  # units without a record: every item was rejected
+        _count_rejects(_valid_rejects(store, names, set(), result), withdrawn, result)
+        advance(1)
+    return result
+
+
+def _count_plan(store: Store, result: Generation) -> None:
+    """A block counts once for a prompt type and round, however often it was enqueued."""
+    seen: set[tuple[str, int, str]] = set()
+    for name in store.list("plan"):
+        if not name.endswith(".jsonl"):
+            continue
+        for number, line in enumerate(store.get(name).splitlines(), 1):
+            try:
+                row = json.loads(line)
+                prompt_type, fingerprint, round_ = row["prompt_type"], row["fingerprint"], row["round"]
+                counts = {block: Corpus.count(block) for block in row["blocks"]}
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise Failure(
+                    "the plan is damaged", where=f"{name}:{number}", mend="restore plan/ from a copy"
+                ) from error
+            figures = result.of(prompt_type)
+            for block, count in counts.items():
+                if (fingerprint, round_, block) not in seen:
+                    seen.add((fingerprint, round_, block))
+                    figures.planned += count
+
+
+def _count_records(records: Iterator[Record], result: Generation) -> set[str]:
+    """Count the records of one unit; its accepted items."""
+    calls: dict[tuple[str, str], Usage] = {}
+    items: dict[str, str] = {}
+    for record in records:
+        figures = result.of(record.prompt_type)
+        figures.records += 1
+        items[record.item] = record.teacher
+        calls[record.item, record.phase] = record.usage
+        result.records.offer(record.prompt_type, record.id, record)
+    figures.accepted += len(items)  # a group is never empty, and a unit is of one prompt type
+    figures.prompt_tokens += sum(usage.prompt_tokens for usage in calls.values())
+    figures.completion_tokens += sum(usage.completion_tokens for usage in calls.values())
+    result.teachers.update(items.values())
+    return set(items)
+
+
+def _valid_rejects(store: Store, names: list[str], accepted: set[str], result: Generation) -> list[Reject]:
+    """The rejects of the attempt that was committed: they complement the shard's items.
+
+    An attempt that rejected what the shard accepted is another one's; of the rest the largest is the complement, since
+    each of them is a part of it.
+    """
+    best: list[Reject] = []
+    most = 0
+    for name in names:
+        rejects = []
+        for line in store.get(name).splitlines():
+            try:
+                rejects.append(Reject.model_validate_json(line))
+            except ValidationError:
+                result.broken_rejects += 1
+        items = {reject.item for reject in rejects}
+        if len(items) > most and items.isdisjoint(accepted):
+            best, most = rejects, len(items)
+    return best
+
+
+def _count_rejects(rejects: list[Reject], withdrawn: set[tuple[str, str]], result: Generation) -> None:
+    seen: set[str] = set()
+    for reject in rejects:
+        if withdrawn and not withdrawn.isdisjoint(_identities(reject)):
+            continue
+        figures = result.of(reject.prompt_type)
+        if reject.item not in seen:
+            seen.add(reject.item)
+            figures.rejected += 1
+            result.teachers[reject.teacher] += 1
+        figures.prompt_tokens += reject.usage.prompt_tokens
+        figures.completion_tokens += reject.usage.completion_tokens
+        reason = (reject.gate, _NUMBER.sub("N", reject.reason)[:120])
+        figures.reasons[reason if reason in figures.reasons or len(figures.reasons) < REASONS else OTHERS] += 1
+        result.rejects.offer(reject.prompt_type, reject.id, reject)
+
+
+def _identities(reject: Reject) -> set[tuple[str, str]]:
+    return {
+        ("article", reject.article_id),
+        ("snippet", reject.snippet_id),
+        ("prompt_type", reject.prompt_type),
+        ("fingerprint", reject.fingerprint),
+        ("unit", reject.unit),
+    }

@@ -1,0 +1,37 @@
+"""What a grader says of one answer, and what a grader is.
+
+Guarantees: this is the whole surface between a run and its graders. Cost: none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from foundation.records import Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`reason` is one word for counting; `explanation` is for people."""
+
+    verdict: Literal["PASS", "FAIL", "UNSCORED"]
+    reason: str = ""
+    explanation: str = ""
+
+
+class Grader(Protocol):
+    """`name` stands in every verdict; `about` says to people what it is; `identity` is of all that can change its word."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def about(self) -> str: ...
+    @property
+    def identity(self) -> str: ...
+
+    def grade(self, answers: Sequence[Answer]) -> AsyncIterator[tuple[int, Outcome]]:
+        """One outcome for each answer, with its index, in the order they are ready."""
+        ...

@@ -1,0 +1,101 @@
+"""What a run says of itself: `run.json` (what it is) and `metrics.jsonl` (one line a step).
+
+Guarantees: a resumed run's lines are those of an unbroken one, timing apart: lines behind the checkpoint it goes on from
+are dropped first. A line torn by a crash is passed over. Cost: one unbuffered write a step. No torch is imported.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from foundation.errors import Failure
+from foundation.records import Contract
+from foundation.store import LocalStore
+
+METRICS, RUN = "metrics.jsonl", "run.json"
+
+
+class RunInfo(Contract):
+    """What a run is. `git` is the revision of the code, "no git" where it is under none; `epoch_tokens` are useful ones."""
+
+    v: int = 1
+    run: str
+    git: str
+    preset: str
+    parameters: int
+    vocabulary: int
+    context: int
+    batch: int
+    steps: int
+    epoch_tokens: int
+    device: str
+    precision: str
+    attention: str
+
+
+class Metric(Contract):
+    """One step, counted from 1. Step 0 carries only the losses on the held-out splits before any training.
+
+    `tokens` and `supervised` are sums since the run began, padding not counted; `tokens_per_second` is of this step
+    alone; `loss`, `phrasing` and `unseen` are nats per supervised token.
+    """
+
+    step: int
+    epoch: float
+    tokens: int
+    supervised: int
+    loss: float | None = None
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+    tokens_per_second: float | None = None
+    phrasing: float | None = None
+    unseen: float | None = None
+
+
+def write_run_info(folder: Path, info: RunInfo) -> None:
+    LocalStore(folder).put(RUN, info.model_dump_json(indent=1).encode() + b"\n")
+
+
+def read_run_info(folder: Path) -> RunInfo:
+    """Raises `Failure` if there is none, or it is damaged."""
+    try:
+        return RunInfo.model_validate_json((folder / RUN).read_bytes())
+    except (FileNotFoundError, ValidationError) as error:
+        raise Failure("this run has no readable run.json", where=str(folder / RUN), mend="run `trainer run`") from error
+
+
+def read_metrics(folder: Path) -> list[Metric]:
+    """The lines of a run, in order; empty if it has none."""
+    try:
+        lines = (folder / METRICS).read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    metrics = []
+    for line in lines:
+        try:
+            metrics.append(Metric.model_validate_json(line))
+        except ValidationError:
+            continue  # the last line of a process that was killed as it wrote
+    return metrics
+
+
+class MetricsLog:
+    """Appends lines, after having dropped what lies behind step `resume_at` (0: everything)."""
+
+    def __init__(self, folder: Path, resume_at: int) -> None:
+        kept = [metric for metric in read_metrics(folder) if metric.step <= resume_at] if resume_at else []
+        LocalStore(folder).put(METRICS, b"".join(_line(metric) for metric in kept))
+        self._file = open(folder / METRICS, "ab", buffering=0)
+
+    def write(self, metric: Metric) -> None:
+        self._file.write(_line(metric))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _line(metric: Metric) -> bytes:
+    return json.dumps(metric.model_dump(exclude_none=True)).encode() + b"\n"
