@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 REJECTS = "rejects"
 VERSION = 1  # of the index; another one is made anew
+_Listed = dict[str, dict[str, list[str]]]  # files of rejects by folder, then by unit
 _TABLE = """
 create table if not exists units (
     unit text primary key, prompt_type text not null, items integer not null, accepted integer not null,
@@ -68,13 +69,11 @@ class Ledger:
             self._database.executemany("delete from units where unit = ?", ((unit,) for unit in gone))
         new = [name for unit, name in names.items() if unit not in known]
         if new:
-            self._read(new, self._reject_names())
+            self._read(new)
 
     def add(self, unit: Unit) -> None:
         """Read one unit that was just committed."""
-        prefix = unit.rejects("").rpartition("/")[0]
-        names = [name for name in self.store.list(prefix) if _unit_of(name) == unit.id]
-        self._read([unit.shard], {unit.id: names})
+        self._read([unit.shard])
 
     def totals(self) -> Totals:
         columns = ", ".join(f"coalesce(sum({name}), 0)" for name in Totals.__slots__[1:])
@@ -119,37 +118,50 @@ class Ledger:
             mend="see that the workspace can be written and has room; the index itself may be deleted at any time",
         )
 
-    def _reject_names(self) -> dict[str, list[str]]:
-        names: dict[str, list[str]] = {}
-        for name in self.store.list(REJECTS):
-            names.setdefault(_unit_of(name), []).append(name)
-        return names
-
-    def _read(self, shards: Iterable[str], rejects: dict[str, list[str]]) -> None:
-        rows = (self._count(name, rejects.get(_unit_of(name), [])) for name in shards)
+    def _read(self, shards: Iterable[str]) -> None:
+        listed: _Listed = {}
+        rows = (self._count(name, listed) for name in shards)
         try:
             with self._database:
                 self._database.executemany("insert or replace into units values (?, ?, ?, ?, ?, ?, ?, ?)", rows)
         except sqlite3.OperationalError as error:
             raise self._failure(error) from error
 
-    def _count(self, name: str, reject_names: list[str]) -> tuple[str | int, ...]:
+    def _count(self, name: str, listed: _Listed) -> tuple[str | int, ...]:
         records, broken = _lines(self.store.get(name))
+        rejects, unreadable = self._rejects(name, {record["attempt"] for record in records}, listed)
         accepted = {record["item"] for record in records}
-        attempts = {record["attempt"] for record in records}
-        rejects: list[dict[str, Any]] = []
-        for reject_name in reject_names:
-            if attempts and reject_name.split(".")[-2] not in attempts:
-                continue  # of an attempt that was not the one committed
-            found, unreadable = _lines(self.store.get(reject_name))
-            if len(found) > len(rejects):  # without a record to name the attempt, the whole one is the longest
-                rejects, broken = found, broken + unreadable
         rejected = {reject["item"] for reject in rejects} - accepted
         calls = {(row["item"], row["phase"]): row["usage"] for row in (*records, *rejects)}
         tokens = sum(usage["prompt_tokens"] + usage["completion_tokens"] for usage in calls.values())
         prompt_type = name.removeprefix(f"{SHARDS}/").rpartition("/")[0]
-        items = len(accepted) + len(rejected)
-        return _unit_of(name), prompt_type, items, len(accepted), len(rejected), len(records), tokens, broken
+        counts = (
+            len(accepted) + len(rejected),
+            len(accepted),
+            len(rejected),
+            len(records),
+            tokens,
+            broken + unreadable,
+        )
+        return _unit_of(name), prompt_type, *counts
+
+    def _rejects(self, shard: str, attempts: set[str], listed: _Listed) -> tuple[list[dict[str, Any]], int]:
+        """The rejects of the attempt that was committed: its records name it. Without a record, the longest file is whole."""
+        stem = shard.replace(SHARDS, REJECTS, 1).removesuffix(".jsonl")
+        folder = stem.rpartition("/")[0]
+        if attempts:
+            names = [f"{stem}.{attempt}.jsonl" for attempt in attempts]
+        else:
+            if folder not in listed:
+                listed[folder] = {}
+                for name in self.store.list(folder):
+                    listed[folder].setdefault(_unit_of(name), []).append(name)
+            names = listed[folder].get(_unit_of(shard), [])
+        found: list[tuple[list[dict[str, Any]], int]] = []
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # nothing of that attempt was rejected
+                found.append(_lines(self.store.get(name)))
+        return max(found, key=lambda lines: len(lines[0]), default=([], 0))
 
 
 @contextlib.contextmanager
@@ -166,17 +178,17 @@ def open_ledger(store: Store, cache: Path) -> Iterator[Ledger]:
 def remaining(plan: Plan, store: Store, priority: Priority | None = None) -> Iterator[Unit]:
     """Plan minus committed. The shards are listed when the first unit is drawn, not before."""
     committed = {_unit_of(name) for name in store.list(SHARDS)}
-    return (unit for unit in plan.units(priority) if unit.id not in committed)
+    for unit in plan.units(priority):
+        if unit.id not in committed:
+            yield unit
 
 
 def reconcile(plan: Plan, store: Store, queue: Queue) -> int:
-    """Queue exactly plan - committed - queued - in flight - set aside. How many that were."""
-    return sum(queue.submit(_lazily(plan, store, priority), priority) for priority in PRIORITIES)
+    """Queue exactly plan - committed - queued - in flight - set aside. How many that were.
 
-
-def _lazily(plan: Plan, store: Store, priority: Priority) -> Iterator[Unit]:
-    # The queue looks at what it holds first: a unit acked after that look is committed before this listing.
-    yield from remaining(plan, store, priority)
+    The queue looks at what it holds before it draws from `remaining`: a unit acked before that look is committed by then.
+    """
+    return sum(queue.submit(remaining(plan, store, priority), priority) for priority in PRIORITIES)
 
 
 def _unit_of(name: str) -> str:
@@ -187,8 +199,10 @@ def _lines(data: bytes) -> tuple[list[dict[str, Any]], int]:
     """The JSON objects of a blob, and how many of its lines are none."""
     rows, broken = [], 0
     for line in data.splitlines():
-        try:
-            rows.append(orjson.loads(line))
-        except orjson.JSONDecodeError:
-            broken += 1
+        with contextlib.suppress(orjson.JSONDecodeError):
+            row = orjson.loads(line)
+            if isinstance(row, dict) and row.keys() >= {"item", "attempt", "phase", "usage"}:
+                rows.append(row)
+                continue
+        broken += 1
     return rows, broken

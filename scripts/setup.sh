@@ -25,6 +25,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() { say "$1"; say "mend: $2"; exit 1; }
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true; }
+told() { local v; v=$(version_of "$1"); echo "${v:+Python }${v:-no Python that runs}"; }
 fits() { [[ $1 == 3.11 || $1 == 3.12 ]]; }
 
 choose_python() { # sets $python, an interpreter that fits
@@ -32,13 +33,13 @@ choose_python() { # sets $python, an interpreter that fits
     if [[ -n ${PYTHON:-} ]]; then
         python=$PYTHON
         fits "$(version_of "$python")" && return
-        die "PYTHON=$python is Python '$(version_of "$python")', not 3.11 or 3.12" "name another, such as: make setup PYTHON=python3.11"
+        die "PYTHON=$python is $(told "$python"), not Python 3.11 or 3.12" "name another, such as: make setup PYTHON=python3.11"
     fi
     for name in "$venv/bin/python" python3 python3.12 python3.11; do
         python=$name
         fits "$(version_of "$python")" && return
     done
-    die "no Python 3.11 or 3.12 found; python3 is '$(version_of python3)'" \
+    die "no Python 3.11 or 3.12 found; python3 is $(told python3)" \
         "install one, or name it: make setup PYTHON=/path/to/python3.11"
 }
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from foundation.console import say
 from foundation.errors import Failure, UsageError
@@ -51,7 +51,7 @@ class TrainState(Contract):
     tokenizer: str
     identity: dict[str, str | int | float]
     rng: dict[str, str]
-    files: dict[str, str] = {}
+    files: dict[str, str] = Field(default_factory=dict)
     digest: str = ""
 
     def sealed(self, files: dict[str, str]) -> TrainState:

@@ -47,17 +47,8 @@ def shuffle_command(
     if as_json:
         emit_json(meta.model_dump(mode="json", exclude={"v"}))
         return
-    counts = {
-        **meta.records,
-        "withdrawn": meta.withdrawn,
-        "broken lines": meta.broken_lines,
-        "without an answer": meta.unanswered,
-    }
-    table(
-        ("records", "count"),
-        counts.items(),
-        title=f"{meta.shards:,} shards, {meta.files:,} files a split, seed {meta.seed}",
-    )
+    left_out = {"withdrawn": meta.withdrawn, "broken lines": meta.broken_lines, "without an answer": meta.unanswered}
+    table(("shuffled", ""), {"shards": meta.shards, **meta.records, **left_out, "seed": meta.seed}.items())
 
 
 def tokenizer_command(as_json: bool = AS_JSON) -> None:

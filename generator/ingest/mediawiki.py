@@ -49,7 +49,7 @@ def read(path: Path, take: Callable[[str], bool], source: str) -> Iterator[Page 
 
 def _stream(path: Path, take: Callable[[str], bool], source: str) -> Iterator[Skip | tuple[_Site, str, str]]:
     """Pages passed over by what stands before their text, and site, title and wikitext of the others."""
-    last = ""
+    last, site = "", None
     try:
         with _open(path) as file:
             dump, clear = _dump(file)
@@ -62,12 +62,13 @@ def _stream(path: Path, take: Callable[[str], bool], source: str) -> Iterator[Sk
     except (ParseError, EOFError, AssertionError, ValueError, TypeError, OSError, _malformed()) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        if not last:
+        if site is None and not isinstance(error, EOFError):
             raise UsageError(
                 "this is no MediaWiki export", where=str(path), mend="name a `pages-articles` export, .xml or .xml.bz2"
             ) from error
+        begun = f"the last page begun is {last!r}" if last else "it has no whole page"
         raise Failure(
-            f"the export ends in the middle or is damaged; the last page begun is {last!r}; nothing was written",
+            f"the export ends in the middle or is damaged: {begun}; nothing was written",
             where=str(path),
             mend="copy or download the file again, and compare its checksum",
         ) from error

@@ -109,7 +109,7 @@ def test_an_aside_keeps_its_whole_parts_and_loses_the_others() -> None:
 def test_footnotes_leave_no_trace() -> None:
     assert (
         prose.tidy(f"The pier{GONE} , built{GONE} in 1871{GONE}{GONE} .[12][3] It stands.")
-        == "The pier , built in 1871. It stands."
+        == "The pier, built in 1871. It stands."
     )
     assert prose.tidy("The array a[1] is set.") == "The array a[1] is set."
 

@@ -173,15 +173,24 @@ def test_a_packed_export_reads_the_same(tmp_path: Path) -> None:
     assert read(packed) == read(DATA / "export.xml")
 
 
+def test_an_export_cut_in_its_first_bytes_is_no_short_one(tmp_path: Path) -> None:
+    path = tmp_path / "cut.xml.bz2"
+    path.write_bytes(bz2.compress((DATA / "export.xml").read_bytes())[:500])
+    with pytest.raises(Failure, match="it has no whole page"):
+        read(path)
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_an_export_cut_in_the_middle_fails_with_its_last_title(tmp_path: Path, packed: bool) -> None:
-    whole = (DATA / "export.xml").read_bytes()
+    head, _, tail = (DATA / "export.xml").read_text().rpartition("  <page>")
+    pages = [tail.replace("Fernhaven</title>", f"Fernhaven {number}</title>") for number in range(100)]
+    whole = "  <page>".join([head, *(page.removesuffix("</mediawiki>\n") for page in pages)]).encode()
     path = tmp_path / ("cut.xml.bz2" if packed else "cut.xml")
-    if packed:  # several streams, as the real ones: the cut falls into the last
-        path.write_bytes(bz2.compress(whole[:-1000]) + bz2.compress(whole[-1000:])[:-20])
+    if packed:  # two streams, as real exports have many: the cut falls into the second
+        path.write_bytes(bz2.compress(whole[:-700]) + bz2.compress(whole[-700:])[:-20])
     else:
-        path.write_bytes(whole[:-1000])
-    with pytest.raises(Failure, match="the last page begun is 'Fernhaven'") as caught:
+        path.write_bytes(whole[:-700])
+    with pytest.raises(Failure, match=r"the last page begun is 'Fernhaven 9\d'") as caught:
         read(path)
     assert caught.value.where == str(path)
 
@@ -192,7 +201,7 @@ def test_an_export_cut_in_the_middle_fails_with_its_last_title(tmp_path: Path, p
 def test_what_is_no_export_is_refused(tmp_path: Path, content: bytes) -> None:
     for path, data in ((tmp_path / "x.xml", content), (tmp_path / "x.xml.bz2", content)):
         path.write_bytes(data)
-        with pytest.raises(UsageError, match="no MediaWiki export"):
+        with pytest.raises((UsageError, Failure) if not content else UsageError, match="no MediaWiki export|no whole page"):
             read(path)
 
 
