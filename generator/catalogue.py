@@ -27,6 +27,7 @@ from generator.render import OPTION_VARIABLES, TEACHER_VARIABLES, environment
 
 FOLDER = Path(__file__).resolve().parent.parent / "prompts"
 KEYS = tuple(name for name in PromptType.model_fields if name not in ("v", "system", "user", "turns"))
+OTHER_FOLDERS = ("judge",)  # prompts that make no records
 SECTIONS = ("system", "user", "record: system", "record: user", "record: assistant")
 DELIMITED = re.compile(r"<passage>\s*\{\{\s*passage\s*\}\}\s*</passage>\s*\Z")
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -78,7 +79,7 @@ def load_catalogue(folder: Path | None = None) -> dict[str, PromptType]:
 
 @functools.lru_cache(maxsize=8)
 def _load(folder: Path) -> dict[str, PromptType]:
-    files = [_read(path) for path in sorted(folder.glob("*/*.md"))]
+    files = [_read(path) for path in sorted(folder.glob("*/*.md")) if path.parent.name not in OTHER_FOLDERS]
     if not files:
         raise UsageError("there are no prompt types here", where=str(folder), mend="put files at FAMILY/NAME.md")
     first: dict[Any, _File] = {}

@@ -6,6 +6,7 @@ Guarantees: this is the whole surface between a run and its graders. Cost: none.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -23,7 +24,7 @@ class Outcome:
 
 
 class Grader(Protocol):
-    """`name` stands in every verdict; `about` says to people what it is; `identity` is of all that can change its word."""
+    """`name` stands in every verdict; `about` tells people what it is; `identity` is of all that can change its word."""
 
     @property
     def name(self) -> str: ...
@@ -31,6 +32,10 @@ class Grader(Protocol):
     def about(self) -> str: ...
     @property
     def identity(self) -> str: ...
+
+    def ready(self) -> AbstractContextManager[None]:
+        """Whatever must run while it grades. Entered only if there is something to grade."""
+        ...
 
     def grade(self, answers: Sequence[Answer]) -> AsyncIterator[tuple[int, Outcome]]:
         """One outcome for each answer, with its index, in the order they are ready."""

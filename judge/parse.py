@@ -13,7 +13,9 @@ from judge.outcome import Outcome
 
 EXPLANATION = 2000  # characters that are kept
 
-_SHAPE = re.compile(r"^[\W_]*(?:(?:my|the|final|overall)\s+)*verdict\b[\W_]*?[:：=\-–—](.*)$", re.IGNORECASE | re.MULTILINE)
+_SHAPE = re.compile(
+    r"^[\W_]*(?:(?:my|the|final|overall)\s+)*verdict\b[\W_]*?[:：=\-–—](.*)$", re.IGNORECASE | re.MULTILINE
+)
 _WORD = re.compile(r"[\s*_`\"'“”‘’.!()\[\]#>-]*(PASS|FAIL)(?:ED)?[\s*_`\"'“”‘’.!()\[\]#-]*", re.IGNORECASE)
 _THOUGHT_ENDS = "</think>"
 _THOUGHT_BEGINS = "<think>"
@@ -41,7 +43,9 @@ def outcome(reply: ChatReply) -> Outcome:
     if reply.finish == "length":
         if reply.detail not in ("", "length"):  # a server's filter, for one
             return Outcome("UNSCORED", "refusal", f"The grader's reply was ended by its server: {reply.detail}")
-        return Outcome("UNSCORED", "length", f"The grader's reply was cut off twice. It ends: {reply.text[-300:].strip()}")
+        return Outcome(
+            "UNSCORED", "length", f"The grader's reply was cut off twice. It ends: {reply.text[-300:].strip()}"
+        )
     if reply.finish != "stop":
         return Outcome("UNSCORED", "engine", f"The grader gave no reply: {reply.detail or reply.finish}")
     return parse(reply.text)

@@ -45,7 +45,9 @@ def messages(answer: Answer, file: Path = FILE) -> tuple[Message, ...]:
         "reference": item.reference,
         "answer": answer.text,
     }
-    values = {name: defang(text) for name, text in values.items()} | {"mark": stable_id("mark", item.id, answer.text)[:8]}
+    values = {name: defang(text) for name, text in values.items()} | {
+        "mark": stable_id("mark", item.id, answer.text)[:8]
+    }
     try:
         return messages_of([("system", system), ("user", _template(user).render(values))])
     except TemplateError as error:

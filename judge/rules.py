@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -332,6 +333,9 @@ class RulesGrader:
         return stable_id(
             "rules", *((here / f"{name}.py").read_text("utf-8") for name in ("choices", "facts", "rules", "words"))
         )
+
+    def ready(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     async def grade(self, answers: Sequence[Answer]) -> AsyncIterator[tuple[int, Outcome]]:
         for index, answer in enumerate(answers):

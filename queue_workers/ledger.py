@@ -49,6 +49,9 @@ class Totals:
     tokens: int = 0
     broken: int = 0
 
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+
     def __sub__(self, other: Totals) -> Totals:
         return Totals(*(getattr(self, name) - getattr(other, name) for name in self.__slots__))
 
@@ -71,18 +74,22 @@ class Ledger:
         if new:
             self._read(new)
 
-    def add(self, unit: Unit) -> None:
-        """Read one unit that was just committed."""
+    def add(self, unit: Unit) -> Totals:
+        """Read one unit that was just committed; its counts."""
         self._read([unit.shard])
+        return self._totals("where unit = ?", unit.id)
 
     def totals(self) -> Totals:
-        columns = ", ".join(f"coalesce(sum({name}), 0)" for name in Totals.__slots__[1:])
-        return Totals(*self._database.execute(f"select count(*), {columns} from units").fetchone())
+        return self._totals("")
 
     def by_prompt_type(self) -> dict[str, Totals]:
         columns = ", ".join(f"sum({name})" for name in Totals.__slots__[1:])
         rows = self._database.execute(f"select prompt_type, count(*), {columns} from units group by 1 order by 1")
         return {prompt_type: Totals(*counts) for prompt_type, *counts in rows}
+
+    def _totals(self, where: str, *values: str) -> Totals:
+        columns = ", ".join(f"coalesce(sum({name}), 0)" for name in Totals.__slots__[1:])
+        return Totals(*self._database.execute(f"select count(*), {columns} from units {where}", values).fetchone())
 
     def close(self) -> None:
         self._database.close()

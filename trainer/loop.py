@@ -9,8 +9,6 @@ Cost: weights, gradients and two moments, 16 bytes a parameter, plus activations
 from __future__ import annotations
 
 import math
-import random
-import re
 import shutil
 import signal
 import time
@@ -22,66 +20,19 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from foundation.console import Progress, progress, say
-from foundation.errors import Failure, UsageError
-from foundation.ids import seed_of, stable_id
-from foundation.records import Split
+from foundation.console import progress, say
+from foundation.errors import Failure
 from trainer import checkpoint
-from trainer.attention import Backend, choose_backend
-from trainer.metrics import Metric, MetricsLog, RunInfo, write_run_info
+from trainer.metrics import Metric, RunInfo, append_metric, rewind_metrics, write_run_info
 from trainer.model import Model
 from trainer.optim import build_optimizer, learning_rate, set_learning_rate
-from trainer.pack import PackedData
-from trainer.paths import TrainPaths
-from trainer.presets import model_config
-from trainer.shape import ModelConfig
-from trainer.tokenizer import tokenizer_sha
+from trainer.plot import draw
+from trainer.setup import Setup, git_revision, pack_order, prepare
 
 if TYPE_CHECKING:
-    from foundation.settings import TrainSettings
     from foundation.workspace import Workspace
 
-HELD_OUT: tuple[Split, ...] = ("phrasing", "unseen")
 EVALUATED = 32  # contexts of a held-out split that a validation loss is taken over, at most
-Precision = Literal["float32", "bfloat16"]
-
-
-@dataclass(frozen=True)
-class Setup:
-    """All that is fixed before the first step."""
-
-    run: str
-    folder: Path
-    settings: TrainSettings
-    config: ModelConfig
-    data: PackedData
-    held_out: dict[Split, PackedData]
-    device: torch.device
-    precision: Precision
-    backend: Backend
-    tokenizer: str
-
-    @property
-    def contexts(self) -> int:
-        """Contexts to be consumed through all epochs; the last step may hold fewer than the others."""
-        return math.ceil(self.settings.epochs * len(self.data))
-
-    @property
-    def steps(self) -> int:
-        return math.ceil(self.contexts / self.settings.batch)
-
-    @property
-    def identity(self) -> dict[str, str | int | float]:
-        """What makes this run this run. Left out: how often it saves and looks at itself, and how rounds cut it."""
-        free = {"checkpoint_every", "evaluate_every", "rounds", "seconds", "vocabulary"}
-        return {
-            **{f"train.{key}": value for key, value in self.settings.model_dump(exclude=free).items()},
-            **{f"model.{key}": value for key, value in self.config.model_dump().items()},
-            "tokenizer": self.tokenizer[:16],
-            "packs": stable_id("packs", self.data.meta.model_dump_json()),
-            "device": self.device.type,
-            "precision": self.precision,
-        }
 
 
 @dataclass(frozen=True)
@@ -101,68 +52,6 @@ class Summary:
     parameters: int
 
 
-def choose_device(asked: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """`auto`: the GPU if there is one. Raises `UsageError` if a GPU is asked for and there is none."""
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise UsageError(
-            "a CUDA GPU was asked for, and torch finds none",
-            where="--device cuda",
-            mend="use --device cpu, or leave it out",
-        )
-    return torch.device("cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def choose_precision(device: torch.device) -> Precision:
-    """bfloat16 where matrix products have it in hardware (twice as fast on such a CPU, ten times slower on others)."""
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text("ascii", "replace").split())
-    except OSError:
-        return "float32"
-    return "bfloat16" if flags & {"avx512_bf16", "amx_bf16"} else "float32"
-
-
-def run_folder(workspace: Workspace, run: str) -> Path:
-    """Where a run lives. Raises `UsageError` for a name that is no plain name."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", run):
-        raise UsageError(f"not a run's name: {run!r}", where="--run", mend="use letters, digits, '.', '_' and '-'")
-    return workspace.train / "runs" / run
-
-
-def prepare(workspace: Workspace, run: str, device: torch.device) -> Setup:
-    """Open the data and fix the shape of a run. Raises `UsageError` if packs or tokenizer are missing or do not match."""
-    paths, settings = TrainPaths.of(workspace), workspace.settings.train
-    sha = tokenizer_sha(paths.tokenizer)
-    data = PackedData.open(paths.pack("train"), tokenizer_sha=sha)
-    if not data.meta.supervised:
-        raise UsageError(
-            "the packs hold nothing to learn from",
-            where=str(data.folder),
-            mend="generate records, then shuffle and pack",
-        )
-    held_out = {split: PackedData.open(paths.pack(split), tokenizer_sha=sha) for split in HELD_OUT}
-    return Setup(
-        run=run,
-        folder=run_folder(workspace, run),
-        settings=settings,
-        config=model_config(settings.preset, data.meta.vocabulary, data.meta.context),
-        data=data,
-        held_out=held_out,
-        device=device,
-        precision=choose_precision(device),
-        backend=choose_backend(device),
-        tokenizer=sha,
-    )
-
-
-def pack_order(seed: int, epoch: int, packs: int) -> list[int]:
-    """The order of the contexts in one epoch: a permutation that is a function of the arguments alone."""
-    order = list(range(packs))
-    random.Random(seed_of("epoch", seed, epoch)).shuffle(order)
-    return order
-
-
 @dataclass
 class Trainer:
     """A model in training. `step` counts finished steps; `cursor` the contexts they consumed."""
@@ -172,7 +61,7 @@ class Trainer:
     cursor: int = 0
     tokens: int = 0
     supervised: int = 0
-    losses: dict[Split, float] = field(default_factory=dict)  # on the held-out splits, as last measured
+    losses: dict[str, float] = field(default_factory=dict)  # on the held-out splits, as last measured
     _epoch: tuple[int, list[int]] = (-1, [])
 
     def __post_init__(self) -> None:
@@ -215,7 +104,7 @@ class Trainer:
             tokens_per_second=round(batch.n_record_tokens / (time.perf_counter() - started), 1),
         )
 
-    def evaluate(self) -> dict[Split, float]:
+    def evaluate(self) -> dict[str, float]:
         """Loss per supervised token on each held-out split that is not empty, over its first contexts."""
         self.losses = {}
         for split, data in self.setup.held_out.items():
@@ -308,16 +197,10 @@ def train(
         setup.folder.mkdir(parents=True, exist_ok=True)
         info = _describe(trainer)
         write_run_info(setup.folder, info)
-        last = min(setup.steps, max(until or setup.steps, trainer.step))
-        log, started = MetricsLog(setup.folder, trainer.step), time.perf_counter()
-        try:
-            with progress(f"train {run}", setup.steps) as bar:
-                bar.advance(trainer.step)
-                metric, path = _steps(trainer, log, bar, last, stopped)
-        finally:
-            log.close()
-        path = path or (found[0] if found else None)
-        _redraw(setup.folder)
+        rewind_metrics(setup.folder, trainer.step)
+        started = time.perf_counter()
+        metric, path = _steps(trainer, min(setup.steps, until or setup.steps), stopped)
+        draw(setup.folder)
         return Summary(
             run=run,
             step=trainer.step,
@@ -327,37 +210,39 @@ def train(
             phrasing=trainer.losses.get("phrasing"),
             unseen=trainer.losses.get("unseen"),
             seconds=round(time.perf_counter() - started, 2),
-            stopped="signal" if stopped else ("end" if trainer.step == setup.steps else "until"),
-            checkpoint=str(path or ""),
+            stopped="end" if trainer.step == setup.steps else ("signal" if stopped else "until"),
+            checkpoint=str(path or (found[0] if found else "")),
             parameters=info.parameters,
         )
 
 
-def _steps(
-    trainer: Trainer, log: MetricsLog, bar: Progress, last: int, stopped: list[int]
-) -> tuple[Metric | None, Path | None]:
-    """Steps up to `last`; returns the last one's metric and the last checkpoint."""
-    settings, metric, path = trainer.setup.settings, None, None
+def _steps(trainer: Trainer, last: int, stopped: list[int]) -> tuple[Metric | None, Path | None]:
+    """Steps up to `last`, or until `stopped` fills; returns the last one's metric and the last checkpoint."""
+    setup, settings = trainer.setup, trainer.setup.settings
+    metric: Metric | None = None
+    path: Path | None = None
+    saved = trainer.step
     if trainer.step == 0:
-        log.write(Metric(step=0, epoch=0, tokens=0, supervised=0, **trainer.evaluate()))
-    while trainer.step < last and not stopped:
-        metric = trainer.train_step()
-        losses: dict[Split, float] = {}
-        if trainer.step % settings.evaluate_every == 0 or trainer.step == trainer.setup.steps:
-            losses = trainer.evaluate()
-        log.write(metric.model_copy(update=losses))
-        bar.advance(1, f"loss {metric.loss:.3f}, {metric.tokens_per_second:,.0f} tokens/s")
-        if trainer.step % settings.checkpoint_every == 0 or trainer.step == last or stopped:
-            path = trainer.save(losses.get("phrasing"))
-    if stopped and trainer.step and path is None:
-        path = trainer.save(None)
+        append_metric(setup.folder, Metric(step=0, epoch=0, tokens=0, supervised=0, **trainer.evaluate()))
+    losses: dict[str, float] = {}
+    with progress(f"train {setup.run}", setup.steps) as bar:
+        bar.advance(trainer.step)
+        while trainer.step < last and not stopped:
+            metric, losses = trainer.train_step(), {}
+            if trainer.step % settings.evaluate_every == 0 or trainer.step == setup.steps:
+                losses = trainer.evaluate()
+            append_metric(setup.folder, metric.model_copy(update=losses))
+            bar.advance(1, f"loss {metric.loss:.3f}, {metric.tokens_per_second:,.0f} tokens/s")
+            if trainer.step % settings.checkpoint_every == 0:
+                path, saved = trainer.save(losses.get("phrasing")), trainer.step
+                draw(setup.folder)
+    if trainer.step != saved:
+        path = trainer.save(losses.get("phrasing"))
     return metric, path
 
 
 def _describe(trainer: Trainer) -> RunInfo:
     """Say, and keep, what this run is."""
-    from trainer.revision import git_revision
-
     setup = trainer.setup
     info = RunInfo(
         run=setup.run,
@@ -379,9 +264,3 @@ def _describe(trainer: Trainer) -> RunInfo:
         + (f"; going on from step {trainer.step:,}" if trainer.step else "")
     )
     return info
-
-
-def _redraw(folder: Path) -> None:
-    from trainer.plot import draw
-
-    draw(folder)

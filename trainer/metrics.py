@@ -1,4 +1,4 @@
-"""What a run says of itself: `run.json` (what it is) and `metrics.jsonl` (one line a step).
+"""What a run says of itself: `run.json` (what it is), `metrics.jsonl` (a line a step), `rounds.jsonl` (a line a judging).
 
 Guarantees: a resumed run's lines are those of an unbroken one, timing apart: lines behind the checkpoint it goes on from
 are dropped first. A line torn by a crash is passed over. Cost: one small write a step. No torch is imported.
@@ -6,8 +6,10 @@ are dropped first. A line torn by a crash is passed over. Cost: one small write 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -15,7 +17,9 @@ from foundation.errors import Failure
 from foundation.records import Contract
 from foundation.store import LocalStore
 
-METRICS, RUN = "metrics.jsonl", "run.json"
+METRICS, RUN, ROUNDS = "metrics.jsonl", "run.json", "rounds.jsonl"
+
+Row = TypeVar("Row", bound=Contract)
 
 
 class RunInfo(Contract):
@@ -55,6 +59,17 @@ class Metric(Contract):
     unseen: float | None = None
 
 
+class RoundPoint(Contract):
+    """The judge's word on the held-out phrasings after a round. Shares of 1; `baseline` is of shuffled answers."""
+
+    round: int
+    step: int
+    pass_rate: float
+    low: float
+    high: float
+    baseline: float
+
+
 def write_run_info(folder: Path, info: RunInfo) -> None:
     LocalStore(folder).put(RUN, info.model_dump_json(indent=1).encode() + b"\n")
 
@@ -69,17 +84,12 @@ def read_run_info(folder: Path) -> RunInfo:
 
 def read_metrics(folder: Path) -> list[Metric]:
     """The lines of a run, in order; empty if it has none."""
-    try:
-        lines = (folder / METRICS).read_bytes().splitlines()
-    except FileNotFoundError:
-        return []
-    metrics = []
-    for line in lines:
-        try:
-            metrics.append(Metric.model_validate_json(line))
-        except ValidationError:
-            continue  # the last line of a process that was killed as it wrote
-    return metrics
+    return _read(folder / METRICS, Metric)
+
+
+def read_rounds(folder: Path) -> list[RoundPoint]:
+    """The judgings of a run, in order; empty if there was none."""
+    return _read(folder / ROUNDS, RoundPoint)
 
 
 def rewind_metrics(folder: Path, step: int) -> None:
@@ -89,9 +99,29 @@ def rewind_metrics(folder: Path, step: int) -> None:
 
 
 def append_metric(folder: Path, metric: Metric) -> None:
-    with open(folder / METRICS, "ab", buffering=0) as file:
-        file.write(_line(metric))
+    _append(folder / METRICS, metric)
 
 
-def _line(metric: Metric) -> bytes:
-    return json.dumps(metric.model_dump(exclude_none=True)).encode() + b"\n"
+def append_round(folder: Path, point: RoundPoint) -> None:
+    _append(folder / ROUNDS, point)
+
+
+def _append(path: Path, row: Contract) -> None:
+    with open(path, "ab", buffering=0) as file:
+        file.write(_line(row))
+
+
+def _line(row: Contract) -> bytes:
+    return json.dumps(row.model_dump(exclude_none=True)).encode() + b"\n"
+
+
+def _read(path: Path, kind: type[Row]) -> list[Row]:
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    rows = []
+    for line in lines:
+        with contextlib.suppress(ValidationError):  # the last line of a process that was killed as it wrote
+            rows.append(kind.model_validate_json(line))
+    return rows

@@ -20,7 +20,7 @@ class ModelConfig(BaseModel):
     kv_heads: int = Field(ge=1)
     ffn: int = Field(ge=1)
     context: int = Field(ge=1)
-    rope_base: float = Field(10_000.0, gt=0)
+    rope_base: float = Field(default=10_000.0, gt=0)
 
     @model_validator(mode="after")
     def _divides(self) -> ModelConfig:

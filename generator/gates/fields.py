@@ -18,16 +18,26 @@ _BLANKS = re.compile(r"_+")
 _WORD = re.compile(r"\w+")
 
 
+def plain_words(text: str) -> str:
+    """A text as its words, lower case, one space around each."""
+    return f" {' '.join(_WORD.findall(text.casefold()))} "
+
+
+def clash(one: str, other: str) -> bool:
+    """Whether two options are the same, or one stands inside the other, word by word."""
+    first, second = plain_words(one), plain_words(other)
+    return first in second or second in first
+
+
 def check_options(prompt_type: PromptType, fields: Mapping[str, Any]) -> GateResult:
     """Reject options that are the same or of which one stands inside another: their order would not matter, or mislead."""
     if prompt_type.options is None:
         return GateResult.accept()
-    words = {name: f" {' '.join(_WORD.findall(fields[name].casefold()))} " for name in prompt_type.options.fields}
-    for (_, one), (name, other) in combinations(words.items(), 2):
-        if one == other:
-            return GateResult.reject("options", "the same option twice", name)
-        if one in other or other in one:
-            return GateResult.reject("options", "one option inside another", name)
+    for one, other in combinations(prompt_type.options.fields, 2):
+        if plain_words(fields[one]) == plain_words(fields[other]):
+            return GateResult.reject("options", "the same option twice", other)
+        if clash(fields[one], fields[other]):
+            return GateResult.reject("options", "one option inside another", other)
     return GateResult.accept()
 
 

@@ -14,11 +14,12 @@ from generator.ingest.page import GONE, HOLE
 
 # Footnotes, tags for editors, hatnotes, icons: nothing of the sentence is lost with them.
 _SILENT = re.compile(
-    r"""(?:v?cite|citation|sfn|harv|refn?$|rp$|r$|efn|note|nb$|\#tag:ref|clarify|clarification|when|who$|whom|which|where|why|by\ whom
+    r"""(?:v?cite\b|citation|sfn|harv|refn?$|rp$|r$|efn|note|nb$|\#tag:ref|clarify|clarification|when$|who$|whom$|which$|where$|why$|by\ whom
     |vague|dubious|disputed|fact$|cn$|dn$|better\ source|failed\ verification|unreliable|original\ research|or$|weasel|peacock
-    |relevance|qualify|specify|according|contradict|update|dead\ link|wayback|webarchive|anchor$|clear|pp-|pp$|use\ |bots|main|see
-    |further|about|for$|other|redirect|distinguish|hatnote|italic|displaytitle|short\ description|good\ article|featured|flag\ ?icon
-    |flagdeco|defaultsort|toc|-$|expand|refimprove|unreferenced|portal|commons|infobox|verify|self-published|sic$|page|volume)
+    |relevance|qualify|specify|according\ to|contradict|update|dead\ link|wayback|webarchive|anchor$|clear|pp-|pp$|use\ |bots$
+    |main(?:$|\ article|\ list)|see(?:$|\ also|also)|further|about$|for$|other(?:\ |uses)|redirect|distinguish|hatnote|italic\ title
+    |displaytitle|short\ description|good\ article|featured\ article|flag\ ?icon|flagdeco|defaultsort|toc|-$|expand\ |refimprove
+    |unreferenced|portal|commons|infobox|verify|self-published|sic$)
     |.*(?:\ needed|\ inline|-inline|-fn|\ icon|\ note|\?)$""",
     re.VERBOSE,
 )
@@ -33,7 +34,7 @@ _FIXED = {
 _SHOWN = {
     "nowrap": 1, "nobr": 1, "nowraplinks": 1, "small": 1, "smaller": 1, "midsize": 1, "big": 1, "larger": 1, "resize": 1, "sc": 1,
     "smallcaps": 1, "abbr": 1, "tooltip": 1, "vanchor": 1, "visible anchor": 1, "flag": 1, "flagcountry": 1, "flagu": 1, "ill": 1,
-    "interlanguage link": 1, "not a typo": 1, "typo": 1, "proper name": 1, "as written": 1, "linktext": 1, "nihongo": 1, "avoid wrap": 1,
+    "interlanguage link": 1, "not a typo": 1, "typo": 1, "sic": 1, "proper name": 1, "as written": 1, "linktext": 1, "nihongo": 1, "avoid wrap": 1,
     "script": 2, "lang": 2, "transl": -1, "transliteration": -1, "title": 1, "noitalic": 1, "nat": 1, "strong": 1, "em": 1,
 }  # fmt: skip
 
@@ -121,5 +122,4 @@ _SPECIAL: dict[str, Callable[[list[str], dict[str, str]], str]] = {
     "circa": lambda values, named: f"c. {values[0]}" if values else HOLE,
     "c.": lambda values, named: f"c. {values[0]}" if values else HOLE,
     "val": lambda values, named: values[0] if len(values) == 1 and not named else HOLE,
-    "railgauge": lambda values, named: HOLE,
 }

@@ -141,9 +141,9 @@ class _Renderer:
     def template(self, node: Template) -> str:
         positional, named = [], {}
         for parameter in node.params:
-            value = self.text(parameter.value)
-            if parameter.showkey:
-                named[str(parameter.name).strip().lower()] = value
+            value, key = self.text(parameter.value), str(parameter.name).strip().lower()
+            if parameter.showkey and not key.isdigit():
+                named[key] = value
             else:
                 positional.append(value)
         return shown(str(node.name), positional, named)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 EXAMPLES = 10
 REASONS = 500  # different reasons kept for one prompt type; the rest are counted together
 OTHERS = ("", "other reasons")
-_NUMBER = re.compile(r"U\+[0-9A-F]+|\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+_NUMBER = re.compile(r"(?<=U\+)[0-9A-F]+|\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
 @dataclass
@@ -58,13 +58,12 @@ class TypeFigures:
 
 @dataclass
 class Generation:
-    """All prompt types, and what concerns them together. `teachers` counts items; `uncommitted` files of rejects."""
+    """All prompt types, and what concerns them together. `teachers` counts items."""
 
     types: dict[str, TypeFigures] = field(default_factory=dict)
     teachers: Counter[str] = field(default_factory=Counter)
     read: ReadReport = field(default_factory=ReadReport)
     broken_rejects: int = 0
-    uncommitted: int = 0
     records: Pick[Record] = field(default_factory=lambda: Pick(EXAMPLES))
     rejects: Pick[Reject] = field(default_factory=lambda: Pick(EXAMPLES))
 
@@ -89,20 +88,19 @@ def collect_generation(store: Store, advance: Callable[[int], None]) -> Generati
     committed = {name.rpartition("/")[2].removesuffix(".jsonl"): name for name in store.list(SHARDS)}
     for name in committed.values():
         result.of(name.removeprefix(f"{SHARDS}/").rpartition("/")[0]).units += 1
-    attempts: dict[str, list[str]] = {}
+    files: dict[str, list[str]] = {}
     for name in store.list("rejects"):
         unit = name.rpartition("/")[2].partition(".")[0]
         if unit in committed:
-            attempts.setdefault(unit, []).append(name)
-        else:
-            result.uncommitted += 1
+            files.setdefault(unit, []).append(name)
     withdrawn: set[tuple[str, str]] = {(stone.kind, stone.value) for stone in tombstones(store)}
     for unit, records in groupby(read(store, report=result.read), key=lambda record: record.unit):
-        items = _count_records(records, result)
-        _count_rejects(_valid_rejects(store, attempts.pop(unit, []), items, result), withdrawn, result)
+        attempts, accepted = _count_records(records, result)
+        names = [name for name in files.pop(unit, []) if name.split(".")[-2] in attempts]
+        _count_rejects(_valid_rejects(store, names, result), accepted, withdrawn, result)
         advance(1)
-    for names in attempts.values():  # units without a record: every item was rejected
-        _count_rejects(_valid_rejects(store, names, set(), result), withdrawn, result)
+    for names in files.values():  # units without a record: every item was rejected
+        _count_rejects(_valid_rejects(store, names, result), set(), withdrawn, result)
         advance(1)
     return result
 
@@ -129,51 +127,54 @@ def _count_plan(store: Store, result: Generation) -> None:
                     figures.planned += count
 
 
-def _count_records(records: Iterator[Record], result: Generation) -> set[str]:
-    """Count the records of one unit; its accepted items."""
+def _count_records(records: Iterator[Record], result: Generation) -> tuple[set[str], set[str]]:
+    """Count the records of one unit: the attempts that made them (it is one) and the items they come from."""
     calls: dict[tuple[str, str], Usage] = {}
-    items: dict[str, str] = {}
+    teachers: dict[str, str] = {}
+    attempts: set[str] = set()
     for record in records:
         figures = result.of(record.prompt_type)
         figures.records += 1
-        items[record.item] = record.teacher
+        teachers[record.item] = record.teacher
+        attempts.add(record.attempt)
         calls[record.item, record.phase] = record.usage
         result.records.offer(record.prompt_type, record.id, record)
-    figures.accepted += len(items)  # a group is never empty, and a unit is of one prompt type
+    figures.accepted += len(teachers)  # a group is never empty, and a unit is of one prompt type
     figures.prompt_tokens += sum(usage.prompt_tokens for usage in calls.values())
     figures.completion_tokens += sum(usage.completion_tokens for usage in calls.values())
-    result.teachers.update(items.values())
-    return set(items)
+    result.teachers.update(teachers.values())
+    return attempts, set(teachers)
 
 
-def _valid_rejects(store: Store, names: list[str], accepted: set[str], result: Generation) -> list[Reject]:
-    """The rejects of the attempt that was committed: they complement the shard's items.
+def _valid_rejects(store: Store, names: list[str], result: Generation) -> list[Reject]:
+    """The rejects that complement a shard's records: those of its own attempt, which its records name.
 
-    An attempt that rejected what the shard accepted is another one's; of the rest the largest is the complement, since
-    each of them is a part of it.
+    A shard without a record names none; then every item was rejected, and the attempt with most rejects has them all.
     """
     best: list[Reject] = []
-    most = 0
+    broken = 0
     for name in names:
-        rejects = []
+        rejects, unreadable = [], 0
         for line in store.get(name).splitlines():
             try:
                 rejects.append(Reject.model_validate_json(line))
             except ValidationError:
-                result.broken_rejects += 1
-        items = {reject.item for reject in rejects}
-        if len(items) > most and items.isdisjoint(accepted):
-            best, most = rejects, len(items)
+                unreadable += 1
+        if len(rejects) >= len(best):
+            best, broken = rejects, unreadable
+    result.broken_rejects += broken
     return best
 
 
-def _count_rejects(rejects: list[Reject], withdrawn: set[tuple[str, str]], result: Generation) -> None:
+def _count_rejects(
+    rejects: list[Reject], accepted: set[str], withdrawn: set[tuple[str, str]], result: Generation
+) -> None:
     seen: set[str] = set()
     for reject in rejects:
         if withdrawn and not withdrawn.isdisjoint(_identities(reject)):
             continue
         figures = result.of(reject.prompt_type)
-        if reject.item not in seen:
+        if reject.item not in seen and reject.item not in accepted:
             seen.add(reject.item)
             figures.rejected += 1
             result.teachers[reject.teacher] += 1

@@ -11,7 +11,7 @@ import base64
 import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,8 @@ def render(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
-        count=count, percent=percent, shown=shown, short=short, millions=millions, seconds=seconds
-    )
+    for one in (count, many, percent, interval, short, millions, seconds, shown):
+        environment.filters[one.__name__] = one
     scored = report.student.scored
     return environment.get_template("page.html.j2").render(
         report=report,
@@ -50,13 +49,30 @@ def render(report: Report) -> str:
         chart=chart(scored.rounds) if scored else None,
         scored=scored,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        version=version("qpt-factory"),
+        version=_version(),
     )
+
+
+def _version() -> str:
+    try:
+        return version("qpt-factory")
+    except PackageNotFoundError:
+        return "from a checkout that is not installed"
 
 
 def count(value: float | None) -> str:
     """A whole number with thousands set apart; a dash for none."""
     return "–" if value is None else f"{value:,.0f}"
+
+
+def many(value: int, noun: str) -> str:
+    """A count with its noun: `1 block`, `2,000 blocks`."""
+    return f"{value:,} {noun}{'' if value == 1 else 's'}"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """An interval of shares: `20.0–31.0 %`."""
+    return "–" if low is None or high is None else f"{100 * low:.1f}–{100 * high:.1f} %"
 
 
 def percent(value: float | None, digits: int = 1) -> str:

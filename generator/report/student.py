@@ -190,20 +190,21 @@ def _numbered(folder: Path) -> list[Path]:
 
 
 def _rounds(path: Path) -> list[Round]:
-    """A round that was judged twice counts as it was judged last."""
+    """A round that was judged twice counts as it was judged last; a line that names no split is of held-out phrasings."""
     rounds: dict[tuple[int, str], Round] = {}
     for row in json_rows(read_or_empty(path)):
-        number, split = _number(row, "round"), str(row.get("split", ""))
+        number, split = _number(row, "round"), str(row.get("split") or "phrasing")
         if number is None:
             continue
         seconds = row.get("seconds")
+        seconds = seconds if isinstance(seconds, dict) else {}
         rates = {name: _number(row, name) for name in ("pass_rate", "low", "high", "stop_rate", "unscored")}
         baseline = {name: _number(row, name) for name in ("baseline", "baseline_low", "baseline_high")}
         rounds[int(number), split] = Round(
             round=int(number),
             step=int(_number(row, "step") or 0),
             split=split,
-            seconds=seconds if isinstance(seconds, dict) else {},
+            seconds={str(what): spent for what in seconds if (spent := _number(seconds, what)) is not None},
             **rates,
             **baseline,
         )
@@ -213,15 +214,15 @@ def _rounds(path: Path) -> list[Round]:
 def _judged(folder: Path) -> list[Judged]:
     """Examples of one round: answers joined with their verdicts."""
     pick: Pick[Judged] = Pick(EXAMPLES)
-    for path in sorted(folder.glob("verdicts-*.jsonl")):
+    for path in sorted(folder.glob("answers-*.jsonl")):
         verdicts: dict[str, Verdict] = {}
-        for line in path.read_bytes().splitlines():
+        for line in read_or_empty(path.with_name(path.name.replace("answers-", "verdicts-", 1))).splitlines():
             try:
                 verdict = Verdict.model_validate_json(line)
             except ValidationError:
                 continue
             verdicts[verdict.item_id] = verdict
-        for line in read_or_empty(path.with_name(path.name.replace("verdicts-", "answers-", 1))).splitlines():
+        for line in path.read_bytes().splitlines() if verdicts else []:
             try:
                 answer = Answer.model_validate_json(line)
             except ValidationError:

@@ -56,7 +56,9 @@ class Built:
         """Two articles of two sources, four snippets each, in one block."""
         for number, source in enumerate((f"notes{self.hostile}", "enwiki")):
             title = f"Battle {number}{self.hostile}"
-            texts = [f"The army of day {part} of battle {number} crossed the river. {self.hostile}" for part in range(4)]
+            texts = [
+                f"The army of day {part} of battle {number} crossed the river. {self.hostile}" for part in range(4)
+            ]
             id_ = Article.make_id(source, title)
             article = Article(id=id_, title=title, text=" ".join(texts), source=source, license=f"CC0{self.hostile}")
             self.store.put(f"corpus/articles/{number:06d}.jsonl", jsonl([article]))
@@ -72,7 +74,14 @@ class Built:
     def plan(self) -> Built:
         """Three prompt types over the block in units of four, one of them planned twice."""
         lines = [
-            {"prompt_type": one, "fingerprint": f"f-{one}", "unit": 4, "round": 0, "priority": "normal", "blocks": [self.block]}
+            {
+                "prompt_type": one,
+                "fingerprint": f"f-{one}",
+                "unit": 4,
+                "round": 0,
+                "priority": "normal",
+                "blocks": [self.block],
+            }
             for one in (*TYPES, TYPES[0])
         ]
         self.store.put("plan/000001-a.jsonl", b"".join(json.dumps(line).encode() + b"\n" for line in lines))
@@ -83,7 +92,9 @@ class Built:
     def unit(self, prompt_type: str, start: int) -> Unit:
         fingerprint = f"f-{prompt_type}"
         id_ = Unit.make_id(self.block, start, start + 4, fingerprint, 0)
-        return Unit(id=id_, block=self.block, start=start, stop=start + 4, prompt_type=prompt_type, fingerprint=fingerprint)
+        return Unit(
+            id=id_, block=self.block, start=start, stop=start + 4, prompt_type=prompt_type, fingerprint=fingerprint
+        )
 
     def shared(self, unit: Unit, snippet: Snippet, attempt: str) -> dict[str, object]:
         return {
@@ -117,7 +128,9 @@ class Built:
             **shared,  # type: ignore[arg-type]
         )
 
-    def reject(self, unit: Unit, snippet: Snippet, attempt: str = "good", reason: str = "U+4E2D at character 7") -> Reject:
+    def reject(
+        self, unit: Unit, snippet: Snippet, attempt: str = "good", reason: str = "U+4E2D at character 7"
+    ) -> Reject:
         shared = self.shared(unit, snippet, attempt)
         text = f'{{"question": "Who?", "answer": "中"}} {self.hostile}'
         id_ = f"{shared['item']}-{attempt}"
@@ -137,7 +150,11 @@ class Built:
         self.commit(one, [self.record(one, snippet) for snippet in self.snippets[:4]], [])
         self.commit(two, [], [self.reject(two, snippet) for snippet in self.snippets[4:]])
         pairs = self.unit(TYPES[1], 0)
-        records = [self.record(pairs, snippet, order) for snippet in self.snippets[:2] for order in ("right_first", "wrong_first")]
+        records = [
+            self.record(pairs, snippet, order)
+            for snippet in self.snippets[:2]
+            for order in ("right_first", "wrong_first")
+        ]
         self.commit(pairs, records, [self.reject(pairs, snippet) for snippet in self.snippets[2:4]])
         # Two attempts that were killed before their commit: one rejected what was accepted later, one a part of the rest.
         self.store.put(pairs.rejects("aa"), jsonl([self.reject(pairs, one, "aa") for one in self.snippets[:4]]))
@@ -148,14 +165,32 @@ class Built:
 
     def train(self) -> Built:
         """Packs, one run with its plot, two rounds of two splits, and the answers of the second."""
-        meta = {"context": 512, "packs": 10, "records": 60, "tokens": 5000, "supervised": 2000, "too_long": 1, "vocabulary": 1024}
+        meta = {
+            "context": 512,
+            "packs": 10,
+            "records": 60,
+            "tokens": 5000,
+            "supervised": 2000,
+            "too_long": 1,
+            "vocabulary": 1024,
+        }
         put = self.store.put
         put("train/packs/train/meta.json", json.dumps({"v": 1, "split": "train", **meta}).encode())
         run = "train/runs/0001"
-        put(f"{run}/run.json", json.dumps({"run": "0001", "preset": "demo", "parameters": 3_400_000, "steps": 20}).encode())
+        put(
+            f"{run}/run.json",
+            json.dumps({"run": "0001", "preset": "demo", "parameters": 3_400_000, "steps": 20}).encode(),
+        )
         rows = [{"step": 0, "epoch": 0.0, "tokens": 0, "supervised": 0, "phrasing": 7.0, "unseen": 7.1}]
         rows += [
-            {"step": step, "epoch": 0.1, "tokens": step * 1000, "supervised": 400, "loss": 8.0 - step / 10, "tokens_per_second": 900.0}
+            {
+                "step": step,
+                "epoch": 0.1,
+                "tokens": step * 1000,
+                "supervised": 400,
+                "loss": 8.0 - step / 10,
+                "tokens_per_second": 900.0,
+            }
             for step in range(1, 21)
         ]
         rows[-1] |= {"phrasing": 5.25, "unseen": 5.5}
@@ -182,11 +217,20 @@ class Built:
                 family=prompt_type.partition("/")[0], article_id=snippet.article_id, title=snippet.title,
                 snippet=snippet.text, question=f"Question {number}? {self.hostile}", reference=f"The army. {self.hostile}",
             )  # fmt: skip
-            answers.append(Answer(item=item, text=f"It was the army. {self.hostile}", stopped="end", tokens=5, checkpoint="c"))
+            answers.append(
+                Answer(item=item, text=f"It was the army. {self.hostile}", stopped="end", tokens=5, checkpoint="c")
+            )
             word = ("PASS", "FAIL", "UNSCORED")[number % 3]
             explanation = f"The answer names the army. {self.hostile}"
             verdicts.append(
-                Verdict(item_id=item.id, verdict=word, reason="facts", explanation=explanation, grader="rules", fingerprint="f")  # type: ignore[arg-type]
+                Verdict(
+                    item_id=item.id,
+                    verdict=word,
+                    reason="facts",
+                    explanation=explanation,
+                    grader="rules",
+                    fingerprint="f",
+                )  # type: ignore[arg-type]
             )
         self.store.put(f"{run}/rounds/2/answers-{split}.jsonl", jsonl(answers))
         self.store.put(f"{run}/rounds/2/verdicts-{split}.jsonl", jsonl(verdicts[:-1]))  # the last one is not judged

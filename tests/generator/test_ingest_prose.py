@@ -138,6 +138,9 @@ def test_a_label_is_no_paragraph() -> None:
         ("citation needed", [], {"date": "May 2020"}, GONE),
         ("sfn", ["Marsh", "1880"], {}, GONE),
         ("flagicon", ["Norway"], {}, GONE),
+        ("sic", [], {}, GONE),
+        ("sic", ["recieved"], {}, "recieved"),
+        ("seen by", ["x"], {}, HOLE),
         ("formatnum:9000", [], {}, HOLE),
         ("something else", ["x"], {}, HOLE),
         ("nowrap", [], {}, HOLE),
@@ -147,6 +150,10 @@ def test_templates_show_what_a_reader_sees_or_a_hole(
     name: str, positional: list[str], named: dict[str, str], expected: str
 ) -> None:
     assert shown(name, positional, named) == expected
+
+
+def test_numbered_parameters_are_positional() -> None:
+    assert wikitext.prose("The {{lang|1=de|2=Mole}} stands.") == "The Mole stands."
 
 
 def test_a_table_never_closed_ends_at_the_next_heading() -> None:

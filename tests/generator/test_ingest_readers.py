@@ -195,14 +195,13 @@ def test_an_export_cut_in_the_middle_fails_with_its_last_title(tmp_path: Path, p
     assert caught.value.where == str(path)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"not xml", b"<html><body>x</body></html>", b"<mediawiki><page/></mediawiki>"]
-)
-def test_what_is_no_export_is_refused(tmp_path: Path, content: bytes) -> None:
-    for path, data in ((tmp_path / "x.xml", content), (tmp_path / "x.xml.bz2", content)):
-        path.write_bytes(data)
-        with pytest.raises((UsageError, Failure) if not content else UsageError, match="no MediaWiki export|no whole page"):
-            read(path)
+@pytest.mark.parametrize("name", ["x.xml", "x.xml.bz2"])
+@pytest.mark.parametrize("content", [b"not xml", b"<html><body>x</body></html>", b"<mediawiki><page/></mediawiki>"])
+def test_what_is_no_export_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match="no MediaWiki export"):
+        read(path)
 
 
 def test_titles_choose_from_an_export_and_the_missing_are_known(tmp_path: Path) -> None:

@@ -50,11 +50,17 @@ _APPOSITION = re.compile(
     r"(?:commander|leader|minister|president|general|admiral|officer|head|chief|pilot|scientist|engineer|king|"
     r"ambassador|adviser|secretary|mathematician|writer|captain|chancellor|dictator|premier|governor|director|physicist|philosopher)\b"
 )
+_SHIP_BEFORE = re.compile(r"(?:cruiser|battleship|carrier|destroyer|ship|liner|submarine|vessel|class|[Hh]eavy cruisers?) $")
 _PLACE_BEFORE = re.compile(r"\b(?:[Ii]n|[Aa]t|[Nn]ear|into|[Aa]round|[Oo]utside|across|[Tt]hrough|towards?) (the )?$")
 _PLACE_HEADS = frozenset(
     """Channel Atlantic Pacific Mediterranean Netherlands Union States Kingdom Baltic Philippines Caucasus Ruhr Sea Ocean Islands
     River Peninsula Desert Valley Bay Gulf Strait Straits Balkans Crimea Ukraine Urals Alps Ardennes Pass Mountains""".split()
 )
+_EVENT_OF = re.compile(
+    r"(?:Attack|Attacks|Invasion|Bombing|Evacuation|Liberation|Occupation|Fall|Sinking|History|Death|Capture|Discovery|Assassination|"
+    r"Execution|Origins|Causes|End|Economy|Geography|Culture|Politics|Demographics|Raid|Defence|Defense) (?:of|on) "
+)
+_NAMED_OF = re.compile(r"(?:(?:First|Second|Third) )?(?:Battle|Siege|Treaty|War|Battles|Peace|Conference|Kingdom|Duchy|Republic) of ")
 DEMONYM = re.compile(
     r"\w*(?:ish|ese|[a-z]ians?|eans?|[^l]cans?)$|(?:German|French|Dutch|Swis|Greek|Czech|Pole|Finn|Dane|Swede|Turk|Thai|Jew|Nazi|"
     r"Soviet|Serb|Croat|Arab|Briton|Norse|Slovak|Filipino|Allied|Allie|Axis)s?$"
@@ -104,9 +110,10 @@ class Lexicon:
         for run, article in self._possible:
             if run.partition(" ")[0] in given - words.NOT_A_PERSON - self.places:
                 self._people[article].setdefault(run.rpartition(" ")[2], run)
-        for title in set(titles.values()):
-            name = bare_title(title)
-            if any(f"the {name}" in sentence or f"The {name}" in sentence for sentence in sentences):
+        for name in {bare_title(title) for title in titles.values()}:
+            with_the = re.compile(rf"\b[Tt]he {re.escape(name)}\b(?! [{_UPPER}])")
+            all_ = [sentence for sentence in sentences if name in sentence]
+            if all_ and sum(bool(with_the.search(sentence)) for sentence in all_) * 2 > len(all_):
                 self._with_the.add(name)
 
     def runs(self, text: str) -> list[tuple[int, int]]:
@@ -122,7 +129,7 @@ class Lexicon:
                 end = more.end()
             position = end
             first = text[start:end].partition(" ")[0]
-            if start == 0 and not self._is_name(first, alone=first == text[start:end]):
+            if start == 0 and not self._is_name(first, text[:end], text[end : end + 40]):
                 start += len(first) + 1
                 while start < end and text[start].isdigit():  # "About 300 Japanese"
                     start += 1 + len(text[start:end].partition(" ")[0])
@@ -137,6 +144,14 @@ class Lexicon:
         if word in self.proper or DEMONYM.match(word) or word[:1].isdigit() or word[1:2].isupper():
             return True
         return False if word.lower() in self.lower else None
+
+    def opens_with_name(self, text: str, article: str) -> bool:
+        """Whether a text begins with a person's name or title, as far as the unit shows."""
+        match = RUN.match(text)
+        if match is None:
+            return False
+        title, name = split_title(match.group())
+        return bool(title) or self.person(name, article) is not None or self.counts[match.group()] > 1
 
     def person(self, name: str, article: str) -> str | None:
         """The fullest name known for the person called `name`, or None if it is not known as a person's."""
@@ -155,11 +170,18 @@ class Lexicon:
     def topic(self, title: str) -> str:
         """The title as it stands inside a sentence, with its article: "the Battle of Britain"."""
         name = bare_title(title)
-        return f"the {name}" if name in self._with_the and not name.startswith("The ") else name
+        if _EVENT_OF.match(name):
+            return f"the {name[0].lower()}{name[1:]}"
+        the = name in self._with_the or _NAMED_OF.match(name)
+        return f"the {name}" if the and not name.startswith("The ") else name
 
-    def _is_name(self, first: str, *, alone: bool) -> bool:
+    def _is_name(self, first: str, run: str, after: str) -> bool:
+        """Whether a sentence's first word belongs to the run it begins."""
         proper = self.is_proper(first)
-        return proper if proper is not None else not alone
+        if proper is None:
+            return first != run
+        # "Bill Tutte worked ...": a given name that is a common word too.
+        return proper or (first.lower() not in words.OPENERS and " " in run and looks_personal(run) and bool(_PERSON_VERB.match(after)))
 
     def _names(self, sentence: str, article: str) -> None:
         text = masked(sentence, dates_of(sentence))
@@ -167,7 +189,7 @@ class Lexicon:
             run, before, after = text[start:end], text[:start], text[end : end + 60]
             self.counts[run] += 1
             title, name = split_title(run)
-            if not name or before.endswith(("the ", "The ")) and title:
+            if not name or (title and (before.endswith(("the ", "The ")) or _SHIP_BEFORE.search(before))):
                 continue
             if looks_personal(name) and (title or (" " in name and self._acts(before, after))):
                 self._people[article].setdefault(name.rpartition(" ")[2], name)
@@ -186,7 +208,7 @@ class Lexicon:
 
     @staticmethod
     def _acts(before: str, after: str) -> bool:
-        if before.endswith(("the ", "The ", "a ")):
+        if before.endswith(("the ", "The ", "a ")) or _SHIP_BEFORE.search(before):
             return False
         return bool(_PERSON_VERB.match(after) or _APPOSITION.match(after))
 

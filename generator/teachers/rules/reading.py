@@ -125,13 +125,23 @@ class Reader:
         return Reading(snippet, self.lexicon.topic(snippet.title), tuple(sentences))
 
 
+def first_clause(rest: str) -> str:
+    """Cut a second main clause (", but bad weather forced a delay"); relative clauses and second predicates stay."""
+    for match in re.finditer(r", (?:and|but|so|while|although|though|yet) |; ", rest):
+        following = rest[match.end() :].split(" ", 1)[0]
+        if not words.is_past(following) and following not in ("then", "later", "that"):
+            return rest[: match.start()]
+    return rest
+
+
 def main_part(rest: str) -> str:
-    """Cut what follows the main clause, and a second predicate joined by "and": what stays can follow "did"."""
+    """Cut what follows the main clause, and a second predicate ("and called ..."): what stays can follow "did"."""
     found = _RELATIVE.search(rest)
     rest = rest[: found.start()] if found else rest
-    for match in re.finditer(r" (?:and|but|then) ", rest):
+    for match in re.finditer(r" (?:and|but|then) |, ", rest):
         following = re.split(r"[,;]", rest[match.end() :])[0].split()
-        if any(words.is_past(word) or word in words.AUXILIARIES for word in following[:9]):
+        second = following[:1] if match.group() == ", " else following[:9]
+        if any(words.is_past(word) or word in words.AUXILIARIES for word in second):
             return rest[: match.start()]
     return rest
 
@@ -146,8 +156,18 @@ def _sentence(text: str, snippet: Snippet, lexicon: Lexicon) -> Sentence:
         and not re.search(r"[.!?] [A-Z][a-z]+ [a-z]", text)
     )
     standalone = sound and not words.PRONOUN_START.match(text) and not words.POINTS_AWAY.search(text)
-    clause = _clause(text, mentions, lexicon) if standalone else None
+    standalone = standalone and _pronouns_held(text, mentions)
+    clause = _clause(text, mentions) if standalone else None
     return Sentence(text, tuple(mentions), standalone, clause, _when(text, mentions) if standalone else None)
+
+
+def _pronouns_held(text: str, mentions: list[Mention]) -> bool:
+    """Whether somebody is named before the first "he" or "her"; a ship may be "she"."""
+    him = re.search(r"\b(?:he|him|his)\b", text)
+    if him and not any(mention.kind == "person" and mention.start < him.start() for mention in mentions):
+        return False
+    her = re.search(r"\b(?:she|her|hers)\b", text)
+    return not her or any(mention.kind in ("person", "thing") and mention.start < her.start() for mention in mentions)
 
 
 def _mentions(text: str, snippet: Snippet, lexicon: Lexicon) -> list[Mention]:
@@ -179,7 +199,7 @@ def _name(text: str, span: tuple[int, int], article: str, lexicon: Lexicon) -> M
     tokens = run.split(" ")
     if title and not the:
         return None  # a titled name that nothing else confirms
-    if run in words.WEEKDAYS or len(tokens) == 1 and (DEMONYM.match(run) or followed_by_noun(after) or len(run) < 3):
+    if run in words.CALENDAR or len(tokens) == 1 and (DEMONYM.match(run) or followed_by_noun(after) or len(run) < 3):
         return None
     if DEMONYM.match(tokens[0]) and len(tokens) > 1 and not the:
         return None
@@ -201,7 +221,7 @@ def _when(text: str, mentions: list[Mention]) -> When | None:
     return When(text[before.start() : date.end], date.text, before.start(), date.end, not before["part"])
 
 
-def _clause(text: str, mentions: list[Mention], lexicon: Lexicon) -> Clause | None:
+def _clause(text: str, mentions: list[Mention]) -> Clause | None:
     body = text[:-1]
     match = _LEAD.match(body)
     lead = match.group().rstrip(", ") if match else ""
@@ -212,19 +232,19 @@ def _clause(text: str, mentions: list[Mention], lexicon: Lexicon) -> Clause | No
         gap = apposition.end() if apposition else 0
         verb = re.match(r" (?:(?:later|soon|then|first|personally|himself) )?([a-z]+)\b", body[person.end + gap :])
         if verb is None or not (words.is_past(verb.group(1)) or verb.group(1) in ("was", "had")):
-            return None
+            return _plain_clause(body, start, lead)
         end = person.end + gap + verb.end()
         subject = body[start : person.end]
         return _finish(lead, subject, verb.group(1), body[end:].strip(), person)
-    return _plain_clause(body, start, lead, lexicon)
+    return _plain_clause(body, start, lead)
 
 
-def _plain_clause(body: str, start: int, lead: str, lexicon: Lexicon) -> Clause | None:
+def _plain_clause(body: str, start: int, lead: str) -> Clause | None:
     """A clause whose subject is not a person: words up to the first verb in the past tense."""
     previous = ""
     for count, match in enumerate(_WORD.finditer(body, start)):
         word = match.group()
-        if count > 11 or word in ",;:()" or word in ("which", "that", "who", "whose", "where", "when"):
+        if count > 14 or word in ",;:()" or word in ("which", "that", "who", "whose", "where", "when"):
             return None
         if count and word in AUX:
             return _finish(lead, body[start : match.start() - 1], word, body[match.end() :].strip(), None)

@@ -12,6 +12,7 @@ import re
 MONTHS = "January February March April May June July August September October November December".split()
 
 WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+CALENDAR = frozenset((*MONTHS, *WEEKDAYS))
 
 TITLES = tuple(
     """Air Chief Marshal|Air Vice Marshal|Air Marshal|Air Commodore|Grand Admiral|Fleet Admiral|Vice Admiral|Rear Admiral|
@@ -50,6 +51,11 @@ NOT_A_PLACE = frozenset(
     Thursday Friday Saturday English French German Russian Japanese Italian Polish Enigma God Jews Nazi Communist""".split()
 )
 
+# Too wide to be a likely wrong answer for a smaller place.
+WIDE = frozenset(
+    ("Europe", "Asia", "Africa", "America", "North Africa", "Atlantic", "Pacific", "Mediterranean", "United States", "Soviet Union")
+)
+
 # Heads that take "of" within one name.
 OF_HEADS = frozenset(
     """Battle Medal Siege House Bay Gulf Isle Strait Straits Bank University Treaty League Ministry Office Department Board Fall Raid
@@ -86,12 +92,15 @@ PRONOUN_START = re.compile(
 POINTS_AWAY = re.compile(
     r"\b(?:this|these|those|such|there|then|here|the same|the (?:next|following|previous|former|latter|other|others)|"
     r"that (?:day|night|month|week|year|spring|summer|autumn|winter|time|point|evening|morning|afternoon)|"
+    r"(?:of|in|at|on|to|from|with|over|after|before|for|by|during|signed|sent|wrote|made) that (?!(?:the|a|an|he|she|it|they|his|no) )"
+    r"(?=[a-z])|that (?:letter|plan|order|battle|war|attack|ship|unit|city|town|island|force|army|report|message|code|place)\b|"
     r"(?:later|earlier|meanwhile|also|instead|however|therefore|afterwards|again|too|in turn|in return|as well))\b"
 )
 
 # Past tenses that no rule gives.
 _STRONG = """
-    became:become began:begin blew:blow bore:bear bought:buy broke:break brought:bring built:build came:come
+    ate:eat beat:beat became:become began:begin blew:blow burst:burst cast:cast clung:cling crept:creep drank:drink
+    hung:hang hurt:hurt shed:shed shut:shut stuck:stick swung:swing thrust:thrust bore:bear bought:buy broke:break brought:bring built:build came:come
     caught:catch chose:choose cost:cost cut:cut dealt:deal drew:draw drove:drive dug:dig fed:feed fell:fall
     felt:feel fled:flee flew:fly forbade:forbid foresaw:foresee forgot:forget fought:fight found:find froze:freeze
     gave:give got:get grew:grow heard:hear held:hold hid:hide hit:hit kept:keep knew:know laid:lay lay:lie

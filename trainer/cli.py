@@ -1,0 +1,21 @@
+"""The `trainer` command. Cost: nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from foundation.console import new_app, run_app
+
+
+def main() -> NoReturn:
+    """Run the command line."""
+    from trainer import commands_data, commands_run
+
+    app = new_app("From committed records to a small model: shuffle, tokenizer, pack, run, answer, chat.")
+    commands_data.register(app)
+    commands_run.register(app)
+    run_app(app)
+
+
+if __name__ == "__main__":
+    main()
