@@ -88,7 +88,9 @@ def _load(folder: Path) -> dict[str, PromptType]:
         if id_ is not None and id_ in first:
             other = first[id_]
             raise file.error(
-                f"duplicate id {id_!r}", file.line_of(["id"]), f"it is taken by {other.path}:{other.line_of(['id'])}; give this one its own"
+                f"duplicate id {id_!r}",
+                file.line_of(["id"]),
+                f"it is taken by {other.path}:{other.line_of(['id'])}; give this one its own",
             )
         first[id_] = file
     types = [_prompt_type(file) for file in files]
@@ -122,7 +124,9 @@ def _read(path: Path) -> _File:
     ends = [number for number, line in enumerate(lines) if line.rstrip() == "---"]
     if len(ends) < 2 or ends[0] != 0:
         raise UsageError(
-            "a prompt file begins with front matter between two lines of ---", where=f"{path}:1", mend="see any file of prompts/"
+            "a prompt file begins with front matter between two lines of ---",
+            where=f"{path}:1",
+            mend="see any file of prompts/",
         )
     try:
         node = yaml.compose("\n".join(lines[1 : ends[1]]), Loader=_Loader)
@@ -153,17 +157,27 @@ def _sections(path: Path, lines: list[str], start: int) -> Iterator[_Section]:
     heads = [number for number in range(start, len(lines)) if lines[number].startswith("# ")]
     for number in range(start, heads[0] if heads else len(lines)):
         if lines[number].strip():
-            raise UsageError("text before the first heading", where=f"{path}:{number + 1}", mend="put it below `# system` or `# user`")
+            raise UsageError(
+                "text before the first heading",
+                where=f"{path}:{number + 1}",
+                mend="put it below `# system` or `# user`",
+            )
     for head, end in zip(heads, [*heads[1:], len(lines)], strict=True):
         name = lines[head][2:].strip()
         if name not in SECTIONS:
-            raise UsageError(f"no such section: {name!r}", where=f"{path}:{head + 1}", mend=f"sections are {', '.join(SECTIONS)}")
+            raise UsageError(
+                f"no such section: {name!r}", where=f"{path}:{head + 1}", mend=f"sections are {', '.join(SECTIONS)}"
+            )
         first = head + 1
         while first < end and not lines[first].strip():
             first += 1
         text = "\n".join(lines[first:end]).rstrip()
         if not text:
-            raise UsageError(f"the section {name!r} is empty", where=f"{path}:{head + 1}", mend="write its template below the heading")
+            raise UsageError(
+                f"the section {name!r} is empty",
+                where=f"{path}:{head + 1}",
+                mend="write its template below the heading",
+            )
         yield _Section(name, text, first + 1)
 
 
@@ -178,7 +192,11 @@ def _prompt_type(file: _File) -> PromptType:
         raise _explain(error, file) from error
     id_ = f"{file.path.parent.name}/{file.path.stem}"
     if prompt_type.id != id_:
-        raise file.error(f"the id {prompt_type.id!r} does not match the file's path", file.line_of(["id"]), f"make it {id_}, or move the file")
+        raise file.error(
+            f"the id {prompt_type.id!r} does not match the file's path",
+            file.line_of(["id"]),
+            f"make it {id_}, or move the file",
+        )
     for number, check in enumerate(prompt_type.checks):
         if check not in CHECKS:
             raise file.error(f"no such check: {check}", file.line_of(["checks", number]), _known(check, CHECKS))
@@ -203,7 +221,11 @@ def _templates(file: _File) -> dict[str, Any]:
     if missing:
         raise file.error(f"there is no section {missing[0]!r}", 1, f"add a line `# {missing[0]}` and its template")
     if roles[-1] != "assistant":
-        raise file.error("the record does not end with an assistant's turn", file.sections[-1].line, "add `# record: assistant` at the end")
+        raise file.error(
+            "the record does not end with an assistant's turn",
+            file.sections[-1].line,
+            "add `# record: assistant` at the end",
+        )
     return {"system": named["system"].text, "user": named["user"].text, "turns": turns}
 
 
@@ -230,7 +252,11 @@ def _check_options(file: _File, prompt_type: PromptType) -> None:
         if prompt_type.fields[name].type != "string":
             raise file.error(f"the option {name!r} is not a string", line, "an option is one string")
     if options.order == "both" and len(options.fields) != 2:
-        raise file.error("`both` orderings need exactly two options", file.line_of(["options", "order"]), "use `shuffled`, or two options")
+        raise file.error(
+            "`both` orderings need exactly two options",
+            file.line_of(["options", "order"]),
+            "use `shuffled`, or two options",
+        )
 
 
 def _check_variables(file: _File, prompt_type: PromptType) -> None:
@@ -244,20 +270,32 @@ def _check_variables(file: _File, prompt_type: PromptType) -> None:
             _variables(file, section, env, ())
         elif section.name == "user":
             if "passage" not in _variables(file, section, env, TEACHER_VARIABLES):
-                raise file.error("the template never uses the variable 'passage'", section.line, "end it with <passage>{{ passage }}</passage>")
+                raise file.error(
+                    "the template never uses the variable 'passage'",
+                    section.line,
+                    "end it with <passage>{{ passage }}</passage>",
+                )
             if not DELIMITED.search(section.text):
                 line = section.line + section.text.count("\n")
-                raise file.error("the passage is not delimited, or not last", line, "end with <passage>, {{ passage }}, </passage>")
+                raise file.error(
+                    "the passage is not delimited, or not last", line, "end with <passage>, {{ passage }}, </passage>"
+                )
         else:
             used |= _variables(file, section, env, record)
             last = section.line
     if prompt_type.options:
         if not ("options" in used or {"first", "second"} <= used):
-            raise file.error("the record never shows the options", last, "use {{ options }}, or {{ first }} and {{ second }}")
+            raise file.error(
+                "the record never shows the options", last, "use {{ options }}, or {{ first }} and {{ second }}"
+            )
         used |= set(prompt_type.options.fields)
     for name in prompt_type.fields:
         if name not in used:
-            raise file.error(f"the field {name!r} is never used in the record", file.line_of(["fields", name]), "use it in a record's turn, or drop it")
+            raise file.error(
+                f"the field {name!r} is never used in the record",
+                file.line_of(["fields", name]),
+                "use it in a record's turn, or drop it",
+            )
 
 
 def _variables(file: _File, section: _Section, env: SandboxedEnvironment, allowed: Sequence[str]) -> set[str]:
@@ -265,17 +303,27 @@ def _variables(file: _File, section: _Section, env: SandboxedEnvironment, allowe
     try:
         tree = env.parse(section.text)
     except TemplateSyntaxError as error:
-        raise file.error(f"the template is wrong: {error.message}", section.line + error.lineno - 1, "mend the line it names") from error
+        raise file.error(
+            f"the template is wrong: {error.message}", section.line + error.lineno - 1, "mend the line it names"
+        ) from error
     for node in tree.find_all((nodes.Filter, nodes.Test, nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
         name = getattr(node, "name", None)
         known = env.filters if isinstance(node, nodes.Filter) else env.tests if isinstance(node, nodes.Test) else {}
         if name not in known:
             kind = type(node).__name__.lower()
-            raise file.error(f"the template uses an unknown {kind} {name or ''}".rstrip(), section.line + node.lineno - 1, "a template stands alone")
+            raise file.error(
+                f"the template uses an unknown {kind} {name or ''}".rstrip(),
+                section.line + node.lineno - 1,
+                "a template stands alone",
+            )
     found = meta.find_undeclared_variables(tree)
     for unknown in sorted(found - set(allowed)):
         node = next(node for node in tree.find_all(nodes.Name) if node.name == unknown)
-        raise file.error(f"unknown variable {unknown!r} in `{section.name}`", section.line + node.lineno - 1, _known(unknown, allowed))
+        raise file.error(
+            f"unknown variable {unknown!r} in `{section.name}`",
+            section.line + node.lineno - 1,
+            _known(unknown, allowed),
+        )
     return found
 
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from foundation.errors import Failure
+from foundation.errors import FactoryError, Failure
 from foundation.ids import seed_of, stable_id
 from foundation.prompt_type import PromptType
 from foundation.records import ChatReply, GateResult, Record, Reject, Snippet, SplitPolicy, Unit, item_id
@@ -77,7 +77,9 @@ class _Run:
         shared = self.shared(item, reply)
         if not result.ok:
             id_ = stable_id("reject", item, PHASE, self.attempt)
-            reject = Reject(id=id_, gate=result.gate, reason=result.reason, field=result.field, text=reply.text, **shared)
+            reject = Reject(
+                id=id_, gate=result.gate, reason=result.reason, field=result.field, text=reply.text, **shared
+            )
             return Outcome(item, rejects=(reject,))
         seed = self.requests[item].chat.seed
         paired = len(rendered) > 1
@@ -98,6 +100,18 @@ class _Run:
             for one in rendered
         )
         return Outcome(item, records=records)
+
+
+async def _replies(teacher: Teacher, requests: Sequence[TeacherRequest]) -> AsyncIterator[ChatReply]:
+    """The teacher's replies; whatever it raises becomes a `Failure` of the unit."""
+    try:
+        async for reply in teacher.complete(requests):
+            yield reply
+    except FactoryError:
+        raise
+    except Exception as error:
+        what = f"the teacher failed: {type(error).__name__}: {error}"
+        raise Failure(what, where=teacher.name, mend="see its log; then run the same command again") from error
 
 
 async def produce(
@@ -121,7 +135,7 @@ async def produce(
         run.requests[item] = TeacherRequest(chat, prompt_type, snippet, unit.round)
     waiting = set(run.requests)
     errors: list[ChatReply] = []  # held back until one reply shows that the teacher works
-    async for reply in teacher.complete(tuple(run.requests.values())):
+    async for reply in _replies(teacher, tuple(run.requests.values())):
         if reply.id not in waiting:
             continue  # a second reply, or one nobody asked for
         waiting.remove(reply.id)
@@ -129,7 +143,9 @@ async def produce(
             errors.append(reply)
         else:
             yield run.outcome(reply)
-    errors += [ChatReply(id=item, text="", finish="error", detail="no reply came") for item in run.requests if item in waiting]
+    errors += [
+        ChatReply(id=item, text="", finish="error", detail="no reply came") for item in run.requests if item in waiting
+    ]
     if errors and len(errors) == len(run.requests):
         raise Failure(
             f"the teacher answered all {len(errors)} items of a unit with errors; the first: {errors[0].detail or 'no reason given'}",

@@ -49,7 +49,7 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class _Compiled:
-    system: Template
+    system: Message
     user: Template
     turns: tuple[tuple[Role, Template], ...]
     schema: dict[str, Any]
@@ -64,7 +64,7 @@ def _templates(prompt_type: PromptType) -> _Compiled:
     if found is None:
         make = environment().from_string
         found = _compiled[prompt_type.fingerprint] = _Compiled(
-            make(prompt_type.system),
+            Message(role="system", content=_render(make(prompt_type.system), {}, prompt_type)),
             make(prompt_type.user),
             tuple((turn.role, make(turn.template)) for turn in prompt_type.turns),
             prompt_type.output_schema,
@@ -86,11 +86,10 @@ def chat_request(prompt_type: PromptType, snippet: Snippet, item: str, seed: int
     """What the teacher is asked for one item: the fixed text first, the passage last and delimited."""
     compiled = _templates(prompt_type)
     variables = {"title": _defuse(snippet.title), "passage": _defuse(snippet.text)}
-    messages = (
-        Message(role="system", content=_render(compiled.system, {}, prompt_type)),
-        Message(role="user", content=_render(compiled.user, variables, prompt_type)),
+    user = Message(role="user", content=_render(compiled.user, variables, prompt_type))
+    return ChatRequest(
+        id=item, messages=(compiled.system, user), schema_=compiled.schema, sampling=prompt_type.sampling, seed=seed
     )
-    return ChatRequest(id=item, messages=messages, schema_=compiled.schema, sampling=prompt_type.sampling, seed=seed)
 
 
 def render_records(prompt_type: PromptType, snippet: Snippet, fields: Mapping[str, Value], item: str) -> list[Rendered]:
@@ -130,7 +129,9 @@ def _render(template: Template, variables: dict[str, Any], prompt_type: PromptTy
         return template.render(variables).strip()
     except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
         raise UsageError(
-            f"a template cannot be rendered: {error}", where=f"prompts/{prompt_type.id}.md", mend="mend the template, and raise its version"
+            f"a template cannot be rendered: {error}",
+            where=f"prompts/{prompt_type.id}.md",
+            mend="mend the template, and raise its version",
         ) from error
 
 

@@ -63,11 +63,11 @@ def difference(one: Rate, other: Rate) -> Difference | None:
 
 
 def clearly_above(one: Rate, other: Rate) -> bool:
-    """Whether `one` lies above `other` by more than the width of either interval."""
+    """Whether `one` lies above `other` by more than the width of either interval, and the intervals do not meet."""
     if one.value is None or other.value is None:
         return False
     assert one.low is not None and one.high is not None and other.low is not None and other.high is not None
-    return one.value - other.value > max(one.high - one.low, other.high - other.low)
+    return one.low > other.high and one.value - other.value > max(one.high - one.low, other.high - other.low)
 
 
 def shown(value: Rate) -> str:

@@ -129,13 +129,15 @@ def status(as_json: bool = JSON) -> None:
 
     workspace = Workspace.find()
     plan = load_plan(workspace.store)
-    with open_ledger(workspace.store, workspace.cache) as ledger:
-        totals, kinds = ledger.totals(), ledger.by_prompt_type()
-    counts = {"planned": plan.size, "committed": totals.units, "queued": 0, "in_flight": 0, "failed": 0}
+    counts = {"planned": plan.size, "committed": 0, "queued": 0, "in_flight": 0, "failed": 0}
     if plan.lines:
         with _queue(workspace) as queue:
             depth = queue.depth()
             counts |= {"queued": depth.queued, "in_flight": depth.in_flight, "failed": len(queue.failures())}
+    # After the queue: a unit that is committed meanwhile is counted twice for a moment, but never in neither.
+    with open_ledger(workspace.store, workspace.cache) as ledger:
+        totals, kinds = ledger.totals(), ledger.by_prompt_type()
+    counts["committed"] = totals.units
     items = {"items": totals.items, "items_accepted": totals.accepted, "items_rejected": totals.rejected}
     counts |= {**items, "records": totals.records}
     if as_json:

@@ -212,7 +212,8 @@ class RqQueue:
             work_horse_killed_handler=self._on_killed,
         )
         worker.log_result_lifespan = worker.log_job_description = False
-        worker.stop, worker.keep_house, worker.heartbeat_seconds = stop, self._keep_house, heartbeat
+        worker.stop, worker.keep_house = stop, self._keep_house
+        worker.heartbeat_seconds = max(3, heartbeat)  # three of the shortest intervals, or a busy machine looks dead
         worker.work()
         if not stop():
             raise Failure(f"a queue worker ended by itself: {errors.last or 'no reason given'}", mend="is Redis up?")

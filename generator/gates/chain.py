@@ -69,6 +69,11 @@ class Gates:
             return self._language.check("\n".join(text for _, text in texts), bare)
         return GateResult.accept()
 
+    @staticmethod
+    def has_text(fields: Mapping[str, Any]) -> bool:
+        """Whether `check_fields` would find any string to judge."""
+        return next(_texts(fields, ""), None) is not None
+
     def check_source(self, snippet: Snippet) -> GateResult:
         """Judge the passage and the title of a record that shows them. They were checked at ingest; this makes it sure."""
         result = self._check_source(snippet.text, "passage")

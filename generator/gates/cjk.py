@@ -16,7 +16,10 @@ from foundation.records import GateResult
 
 _BLOCKS = (
     ("\u1100", "\u11ff"),  # Hangul Jamo
-    ("\u2e80", "\u9fff"),  # radicals, strokes, CJK punctuation, kana, bopomofo, Hangul compatibility, Han and extension A
+    (
+        "\u2e80",
+        "\u9fff",
+    ),  # radicals, strokes, CJK punctuation, kana, bopomofo, Hangul compatibility, Han and extension A
     ("\ua000", "\ua4cf"),  # Yi
     ("\ua960", "\ua97f"),  # Hangul Jamo extended A
     ("\uac00", "\ud7ff"),  # Hangul syllables, Jamo extended B
@@ -26,6 +29,7 @@ _BLOCKS = (
     ("\uff00", "\uffef"),  # half-width and full-width forms
     ("\U00016fe0", "\U00018dff"),  # ideographic symbols, Tangut, Khitan
     ("\U0001aff0", "\U0001b2ff"),  # kana supplements, Nushu
+    ("\U0001d360", "\U0001d37f"),  # counting rods, ideographic tally marks
     ("\U0001f200", "\U0001f2ff"),  # enclosed ideographs
     ("\U00020000", "\U0003ffff"),  # Han extensions B and on
 )

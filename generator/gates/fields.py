@@ -43,11 +43,15 @@ def check_options(prompt_type: PromptType, fields: Mapping[str, Any]) -> GateRes
 
 def check_blank(fields: Mapping[str, Any]) -> GateResult:
     """Reject unless exactly one field has the blank `____` (four underscores), and has it once."""
-    blanks = [(name, found) for name, value in fields.items() if isinstance(value, str) for found in _BLANKS.findall(value)]
+    blanks = [
+        (name, found) for name, value in fields.items() if isinstance(value, str) for found in _BLANKS.findall(value)
+    ]
     if len(blanks) != 1:
         return GateResult.reject("blank", f"{len(blanks)} blanks where one is wanted", blanks[-1][0] if blanks else "")
     name, found = blanks[0]
-    return GateResult.accept() if found == BLANK else GateResult.reject("blank", "the blank is not four underscores", name)
+    return (
+        GateResult.accept() if found == BLANK else GateResult.reject("blank", "the blank is not four underscores", name)
+    )
 
 
 CHECKS: dict[str, Callable[[Mapping[str, Any]], GateResult]] = {"blank": check_blank}

@@ -1,10 +1,11 @@
-"""A small workspace at the end of the line, built from the contracts, for the tests of the report."""
+"""For the tests of the report: a small workspace built from the contracts, and a reader of the page."""
 
 from __future__ import annotations
 
 import json
 import struct
 import zlib
+from html.parser import HTMLParser
 from pathlib import Path
 
 from foundation.corpus import Corpus, jsonl
@@ -28,7 +29,7 @@ from foundation.workspace import Workspace
 TEACHER = "rules:rules@1"
 HOSTILE = "<script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\">&amp;"
 TYPES = ("cloze/entity", "contrastive/date", "qpt/formal")
-SNIPPETS = 8
+STAGES = ("corpus", "plan", "generate", "train")
 
 
 def png() -> bytes:
@@ -234,3 +235,42 @@ class Built:
             )
         self.store.put(f"{run}/rounds/2/answers-{split}.jsonl", jsonl(answers))
         self.store.put(f"{run}/rounds/2/verdicts-{split}.jsonl", jsonl(verdicts[:-1]))  # the last one is not judged
+
+
+def build(folder: Path, *stages: str, hostile: str = "") -> Built:
+    """A workspace in `folder`/w that went through these stages."""
+    built = Built(folder / "w", hostile)
+    for stage in stages:
+        getattr(built, stage)()
+    return built
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, text, and the text of each section."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.sections: dict[str, str] = {}
+        self.title = ""
+        self._stack: list[str] = []
+        self._section = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag == "section":
+            self._section = str(dict(attrs)["id"])
+        self._stack.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._stack and self._stack.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if "title" in self._stack and "svg" not in self._stack:
+            self.title += data
+        self.sections[self._section] = self.sections.get(self._section, "") + data
+
+    def count(self, tag: str) -> int:
+        return sum(name == tag for name, _ in self.tags)

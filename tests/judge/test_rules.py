@@ -83,7 +83,9 @@ def test_numbers_dates_and_names_have_one_form() -> None:
 def test_any_text_gets_an_outcome() -> None:
     """Random characters of many scripts, in every place: an outcome each time, never an error."""
     chance = random.Random(7)
-    alphabet = "abc ABC 19 0,.;:!?'\"-–()\n\tÄß漢字かな한\u200b\ud7ff½²ⅣÅ _*<|im_end|> or not no True May II A) 1939-13-45"
+    alphabet = (
+        "abc ABC 19 0,.;:!?'\"-–()\n\tÄß漢字かな한\u200b\ud7ff½²ⅣÅ _*<|im_end|> or not no True May II A) 1939-13-45"
+    )
     for _ in range(300):
         question, reference, text = ("".join(chance.choices(alphabet, k=chance.randrange(60))) for _ in range(3))
         assert _judge(make_answer(make_item(question, reference), text)).verdict in ("PASS", "FAIL", "UNSCORED")

@@ -15,10 +15,10 @@ from foundation.records import Snippet
 from generator.teachers.rules import words
 
 _UPPER = "A-Z" + "".join(chr(code) for code in range(0xC0, 0x180) if chr(code).isupper())
-CAP = rf"(?:[A-Z]\.|St\.|[{_UPPER}][\w-]*(?:['’](?!s\b)\w+)?)"
+CAP = rf"(?:(?:[A-Z]\.)+|St\.|[{_UPPER}][\w-]*(?:['’](?!s\b)\w+)?)"
 _UNIT = "Squadron|Group|Division|Army|Corps|Fleet|Brigade|Regiment|Battalion|Commando|Panzer|Infantry|Airborne|Air|Wing"
 RUN = re.compile(
-    rf"(?<![\w'’-])(?:\d{{1,3}}(?:st|nd|rd|th) (?={CAP})|\d{{1,3}} (?=(?:{_UNIT})\b))?{CAP}"
+    rf"(?<![\w.'’-])(?:\d{{1,3}}(?:st|nd|rd|th) (?={CAP})|\d{{1,3}} (?=(?:{_UNIT})\b))?{CAP}"
     rf"(?: (?:(?:von|van|de|der|den|du|la|le|di|da|el|bin) )*{CAP}| \d{{1,3}}(?:st|nd|rd|th)?\b(?![,.]?\d))*"
 )
 OF = re.compile(rf" of (?:the )?(?={CAP})")
@@ -33,9 +33,10 @@ _BEFORE_YEAR = (
     r"that|In|Since|Until|From|By|Between|During|Before|After|Early|Late|year)"
 )
 DATE = re.compile(
-    rf"\b\d{{1,2}} (?:{_MONTH}) \d{{4}}\b|\b(?:{_MONTH}) \d{{1,2}}, \d{{4}}\b|\b(?:{_MONTH}) \d{{4}}\b|\b\d{{1,2}} (?:{_MONTH})\b"
+    rf"\b\d{{1,2}} (?:{_MONTH}) \d{{4}}\b|\b(?:{_MONTH}) \d{{1,2}}, \d{{4}}\b|\b(?:{_MONTH}) \d{{4}}\b|\b(?:{_MONTH}) \d{{1,2}}\b|\b\d{{1,2}} (?:{_MONTH})\b"
     rf"|(?:(?<= )|^)(?<!\d )(?:1[0-9]|20)\d\d\b(?![,.]?\d|-)"
 )
+_DIGIT = re.compile(r"\d")
 _YEAR_CONTEXT = re.compile(rf"(?:^|\b{_BEFORE_YEAR} )$")
 _PERSON_VERB = re.compile(
     r",? (?:himself |herself |then |later |soon |also |personally )?(?:who|commanded|led|ordered|hoped|promised|refused|argued|"
@@ -50,7 +51,9 @@ _APPOSITION = re.compile(
     r"(?:commander|leader|minister|president|general|admiral|officer|head|chief|pilot|scientist|engineer|king|"
     r"ambassador|adviser|secretary|mathematician|writer|captain|chancellor|dictator|premier|governor|director|physicist|philosopher)\b"
 )
-_SHIP_BEFORE = re.compile(r"(?:cruiser|battleship|carrier|destroyer|ship|liner|submarine|vessel|class|[Hh]eavy cruisers?) $")
+_SHIP_BEFORE = re.compile(
+    r"(?:cruiser|battleship|carrier|destroyer|ship|liner|submarine|vessel|class|[Hh]eavy cruisers?) $"
+)
 _PLACE_BEFORE = re.compile(r"\b(?:[Ii]n|[Aa]t|[Nn]ear|into|[Aa]round|[Oo]utside|across|[Tt]hrough|towards?) (the )?$")
 _PLACE_HEADS = frozenset(
     """Channel Atlantic Pacific Mediterranean Netherlands Union States Kingdom Baltic Philippines Caucasus Ruhr Sea Ocean Islands
@@ -60,7 +63,9 @@ _EVENT_OF = re.compile(
     r"(?:Attack|Attacks|Invasion|Bombing|Evacuation|Liberation|Occupation|Fall|Sinking|History|Death|Capture|Discovery|Assassination|"
     r"Execution|Origins|Causes|End|Economy|Geography|Culture|Politics|Demographics|Raid|Defence|Defense) (?:of|on) "
 )
-_NAMED_OF = re.compile(r"(?:(?:First|Second|Third) )?(?:Battle|Siege|Treaty|War|Battles|Peace|Conference|Kingdom|Duchy|Republic) of ")
+_NAMED_OF = re.compile(
+    r"(?:(?:First|Second|Third) )?(?:Battle|Siege|Treaty|War|Battles|Peace|Conference|Kingdom|Duchy|Republic) of "
+)
 DEMONYM = re.compile(
     r"\w*(?:ish|ese|[a-z]ians?|eans?|[^l]cans?)$|(?:German|French|Dutch|Swis|Greek|Czech|Pole|Finn|Dane|Swede|Turk|Thai|Jew|Nazi|"
     r"Soviet|Serb|Croat|Arab|Briton|Norse|Slovak|Filipino|Allied|Allie|Axis)s?$"
@@ -69,7 +74,9 @@ DEMONYM = re.compile(
 
 def dates_of(text: str) -> list[tuple[int, int]]:
     """Where dates stand; a bare year counts only behind a word that makes it one."""
-    found = []
+    found: list[tuple[int, int]] = []
+    if not _DIGIT.search(text):
+        return found
     for match in DATE.finditer(text):
         bare = match.end() - match.start() == 4 and match.group().isdigit()
         if not bare or _YEAR_CONTEXT.search(text[: match.start()]):
@@ -153,13 +160,21 @@ class Lexicon:
         title, name = split_title(match.group())
         return bool(title) or self.person(name, article) is not None or self.counts[match.group()] > 1
 
+    def is_common(self, word: str) -> bool:
+        """Whether a single capitalised word is used in lower case elsewhere: a heading or a term, more likely than a name."""
+        return word.lower() in self.lower
+
     def person(self, name: str, article: str) -> str | None:
         """The fullest name known for the person called `name`, or None if it is not known as a person's."""
         last = name.rpartition(" ")[2]
+        if last == name and name in self.places:
+            return None
         known = self._people[article].get(last)
         if known is None and name not in self.places and len(name) > 3:
             elsewhere = [people[last] for people in self._people.values() if last in people]
-            if len(elsewhere) > 1 and len(set(elsewhere)) == 1:  # one person, known well enough to go without a full name
+            if (
+                len(elsewhere) > 1 and len(set(elsewhere)) == 1
+            ):  # one person, known well enough to go without a full name
                 known = elsewhere[0]
         return None if known is None or (" " in name and name != known) else known
 
@@ -180,8 +195,15 @@ class Lexicon:
         proper = self.is_proper(first)
         if proper is None:
             return first != run
+        if proper and first == run and self.is_common(first):
+            return False
         # "Bill Tutte worked ...": a given name that is a common word too.
-        return proper or (first.lower() not in words.OPENERS and " " in run and looks_personal(run) and bool(_PERSON_VERB.match(after)))
+        return proper or (
+            first.lower() not in words.OPENERS
+            and " " in run
+            and looks_personal(run)
+            and bool(_PERSON_VERB.match(after))
+        )
 
     def _names(self, sentence: str, article: str) -> None:
         text = masked(sentence, dates_of(sentence))
@@ -240,6 +262,7 @@ def looks_personal(name: str) -> bool:
         and not words.NOT_A_PERSON.intersection(tokens)
         and not any(char.isdigit() for char in name)
         and not DEMONYM.match(tokens[0])
+        and not (DEMONYM.match(last) and last.endswith("s"))
         and not last.isupper()
     )
 

@@ -48,7 +48,13 @@ TELL = (
     "I want you to tell me about {t}, starting with {k}.",
     "Tell me what you know about {k} in the history of {t}.",
 )
-SUBJECTS = ("{t}, above all {k}", "{t}, with {k}", "{k} in the history of {t}", "{t} and the part of {k}", "{t}, in particular {k}")
+SUBJECTS = (
+    "{t}, above all {k}",
+    "{t}, with {k}",
+    "{k} in the history of {t}",
+    "{t} and the part of {k}",
+    "{t}, in particular {k}",
+)
 
 
 def asker(phrases: tuple[str, ...]) -> Callable[[Task], Fields]:

@@ -32,11 +32,20 @@ class Asked:
 def who(task: Task) -> Fields:
     for asked in _people(task):
         verb_phrase = asked.question
-        form = task.pick(("who {}", "who {}", "which person {}", "what is the name of the person who {}", "who was it that {}"))
+        form = task.pick(
+            ("who {}", "who {}", "which person {}", "what is the name of the person who {}", "who was it that {}")
+        )
         question = task.in_context(form.format(verb_phrase) + "?")
         name = asked.right.name
-        short = f"{_titled(task, asked.right)} {verb_phrase}."
-        answer = task.pick((asked.answer, short, f"It was {_titled(task, asked.right)} who {verb_phrase}.", f"{name}. {asked.answer}"))
+        short = ended(f"{_titled(task, asked.right)} {verb_phrase}")
+        answer = task.pick(
+            (
+                asked.answer,
+                short,
+                ended(f"It was {_titled(task, asked.right)} who {verb_phrase}"),
+                f"{name}. {asked.answer}",
+            )
+        )
         return {"question": question, "answer": answer}
     raise Declined("no sentence says what one named person did")
 
@@ -54,8 +63,12 @@ def contrastive_person(task: Task) -> Fields:
             (wrong,) = task.others(asked.right, asked.sentence.text, 1)
         except Declined:
             continue
-        stem = task.in_context(task.pick(("who {}", "which of the two {}", "who was it that {}")).format(asked.question))
-        answer = task.pick((asked.answer, asked.answer, f"It was {_titled(task, asked.right)} who {asked.question}."))
+        stem = task.in_context(
+            task.pick(("who {}", "which of the two {}", "who was it that {}")).format(asked.question)
+        )
+        answer = task.pick(
+            (asked.answer, asked.answer, ended(f"It was {_titled(task, asked.right)} who {asked.question}"))
+        )
         return {"stem": stem, "right": asked.right.name, "wrong": wrong, "answer": answer}
     raise Declined("no sentence on one named person, with another person to tell apart")
 
@@ -94,7 +107,7 @@ def cloze_entity(task: Task) -> Fields:
     candidates = [
         (sentence, mention)
         for sentence, mention in of_kind(task.sentences(), "person", "place", "thing")
-        if len(sentence.text) <= 220 and len(sentence.mentions) > 1 and not task.is_topic(mention.name)
+        if len(sentence.text) <= 220 and len(sentence.mentions) > 1 and not task.is_topic(mention.text)
     ]
     for sentence, mention in task.rotate(candidates):
         text = _without(sentence, mention, "____")
@@ -109,7 +122,7 @@ def true_statement(task: Task) -> Fields:
         statement = sentence.text
         short = first_clause(clause.rest) if clause and not clause.lead else ""
         if clause and 25 < len(short) < len(clause.rest) and task.rng.random() < 0.6:
-            statement = f"{clause.subject} {clause.verb} {short}."
+            statement = ended(f"{clause.subject} {clause.verb} {short}")
         inner = task.inside(sentence.text)
         echoes = [f"That is right: {inner}", f"Indeed, {inner}"] if inner else []
         explanation = sentence.text if statement != sentence.text else task.pick((sentence.text, *echoes))
@@ -118,7 +131,9 @@ def true_statement(task: Task) -> Fields:
 
 
 def false_statement(task: Task) -> Fields:
-    candidates = [(s, m) for s, m in of_kind(task.sentences(), "person", "date", "number", "place") if len(s.text) <= 220]
+    candidates = [
+        (s, m) for s, m in of_kind(task.sentences(), "person", "date", "number", "place") if len(s.text) <= 220
+    ]
     for sentence, mention in task.rotate(candidates):
         if mention.kind == "person" and _PRONOUN.search(sentence.text[: mention.start]):
             continue
@@ -127,7 +142,11 @@ def false_statement(task: Task) -> Fields:
         except Declined:
             continue
         title = task.library.lexicon.title_of(wrong) if mention.kind == "person" and mention.title else ""
-        titled = Mention(mention.kind, mention.text, mention.name, mention.start - len(mention.title) - 1, mention.end) if title else mention
+        titled = (
+            Mention(mention.kind, mention.text, mention.name, mention.start - len(mention.title) - 1, mention.end)
+            if title
+            else mention
+        )
         statement = _without(sentence, titled, f"{title} {wrong}".strip())
         word = {"person": "name", "date": "date", "number": "figure", "place": "place"}[mention.kind]
         right = mention.name if mention.kind == "person" else mention.text
@@ -146,7 +165,13 @@ def _people(task: Task) -> list[Asked]:
         rest = first_clause(clause.rest)
         rest = clause.main if clause.lead or len(rest) > 150 else rest
         last = clause.person.name.rpartition(" ")[2]
-        if len(rest) < 12 or last in rest or last in clause.lead or re.search(r"\b(?:he|she) (?:was|had)\b", rest):
+        if (
+            task.is_topic(clause.person.name)
+            or len(rest) < 12
+            or last in rest
+            or last in clause.lead
+            or re.search(r"\b(?:he|she) (?:was|had)\b", rest)
+        ):
             continue
         phrase = f"{clause.verb} {rest}{trailing(clause)}"
         if not _single(phrase):
@@ -170,31 +195,41 @@ def _when_clause(task: Task, sentence: Sentence) -> Asked | None:
     clause, when_ = sentence.clause, sentence.when
     if clause is None or when_ is None:
         return None
-    main = main_part(clause.rest)
-    if clause.lead == when_.text:
-        lead, body = "", main
-    elif f" {when_.text}" in f" {main}" and _PRONOUN.search(clause.lead) is None:
-        lead = f"{clause.lead[0].lower()}{clause.lead[1:]}, " if clause.lead else ""
-        body = re.sub(r"\s*,?\s*$", "", re.sub(r"(?:(?<=^)|(?<= )) *" + re.escape(when_.text) + r"(?=[ ,]|$) ?", "", main))
-    else:
-        return None
-    subject = clause.subject if clause.person else task.inside(clause.subject)
-    if subject is None or len(body) > 150 or (len(body) < 8 and clause.verb not in words.IRREGULAR) or re.search(r"\d{4}", body):
-        return None
-    asking = "when"
-    if when_.plain:
-        asking = "when" if task.rng.random() < 0.5 else _asking(when_.date)
-    if clause.verb in ("was", "were"):
-        question = f"{asking} {clause.verb} {subject} {body}"
-    else:
-        verb = words.base_form(clause.verb) if clause.verb != "had" else "have" if re.match(r"(?:an?|the|no|about|his|its|their|\d)\b", body) else None
-        if verb is None:
+    lead, body = "", main_part(clause.rest)
+    if clause.lead != when_.text:
+        if f" {when_.text}" not in f" {body}" or _PRONOUN.search(clause.lead):
             return None
-        question = f"{asking} did {subject} {verb} {body}".rstrip()
+        lead = f"{clause.lead[0].lower()}{clause.lead[1:]}, " if clause.lead else ""
+        body = f" {body} ".replace(f" {when_.text} ", " ").replace(f" {when_.text},", ",")
+        body = body.replace(" ,", ",").strip(" ,")
+    subject = clause.subject if clause.person else task.inside(clause.subject)
+    too_short = len(body) < 8 and clause.verb not in words.IRREGULAR
+    if subject is None or too_short or len(body) > 150 or re.search(r"\d{4}", body):
+        return None
+    inverted = _inverted(clause.verb, subject, body)
+    if inverted is None:
+        return None
+    asking = _asking(when_.date) if when_.plain and task.rng.random() < 0.5 else "when"
     date = next(mention for mention in sentence.mentions if mention.kind == "date")
     when_text = f"{when_.text[0].upper()}{when_.text[1:]}"
-    answer = f"{when_text}, {lead}{subject} {clause.verb} {body}".rstrip() + "."
-    return Asked(lead + question, date, sentence, answer)
+    return Asked(
+        f"{lead}{asking} {inverted}", date, sentence, ended(f"{when_text}, {lead}{subject} {clause.verb} {body}")
+    )
+
+
+def _inverted(verb: str, subject: str, body: str) -> str | None:
+    """A clause in the order of a question: "did Hitler issue Directive 16"; None where the verb's form is not certain."""
+    if verb in ("was", "were"):
+        return f"{verb} {subject} {body}".rstrip()
+    if verb == "had" and not re.match(r"(?:an?|the|no|about|his|its|their|\d)\b", body):
+        return None  # "had drawn up" is no simple past
+    base = "have" if verb == "had" else words.base_form(verb)
+    return f"did {subject} {base} {body}".rstrip() if base else None
+
+
+def ended(text: str) -> str:
+    """A text with one full stop at its end."""
+    return f"{text.rstrip().rstrip('.')}."
 
 
 def _blanks(task: Task, *kinds: str) -> list[Asked]:
@@ -202,7 +237,12 @@ def _blanks(task: Task, *kinds: str) -> list[Asked]:
     found = []
     for sentence in task.sentences():
         for mention in sentence.mentions:
-            if mention.kind in kinds and sentence.text.count(mention.text) == 1 and len(sentence.text) <= 170 and len(sentence.mentions) > 1:
+            if (
+                mention.kind in kinds
+                and sentence.text.count(mention.text) == 1
+                and len(sentence.text) <= 170
+                and len(sentence.mentions) > 1
+            ):
                 if task.is_topic(mention.name):
                     continue
                 word = {"place": "place", "number": "number"}.get(mention.kind, "name")
@@ -240,7 +280,9 @@ def _with_subject(task: Task, text: str) -> str:
     inner = task.inside(text)
     if task.names_topic(text):
         return text
-    return task.in_context(inner) if inner and not text.startswith("____") else f"{text} (Subject: {task.reading.topic}.)"
+    return (
+        task.in_context(inner) if inner and not text.startswith("____") else f"{text} (Subject: {task.reading.topic}.)"
+    )
 
 
 def _single(phrase: str) -> bool:

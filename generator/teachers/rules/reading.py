@@ -24,6 +24,10 @@ _LEAD = re.compile(
     r"Within|Throughout|Early|Late)\b[^,;:]{2,70}, "
     rf"|(?:On|In) (?:{DATE.pattern}) "
 )
+_PREPOSITIONS = frozenset(
+    "In On At After Before During From By Under With Near Since Until For To Between Over As Among".split()
+)
+_EMPTY = frozenset("it there this that he she they we i you".split())
 _BREAK = frozenset(
     ", ; : and but or which that who whom whose where when while because after before until as so than if to by from with "
     "although though".split()
@@ -152,7 +156,7 @@ def _sentence(text: str, snippet: Snippet, lexicon: Lexicon) -> Sentence:
         35 <= len(text) <= 300
         and text.endswith(".")
         and text.count("(") == text.count(")")
-        and not re.search(r"[\"“”;\[\]{}|=<>\n]|_{2}|\(\s*\)|\s,|\.\.", text)
+        and not re.search(r"[\"“”;:\[\]{}|=<>\n]|_{2}|\(\s*\)|\s,|\.\.", text)
         and not re.search(r"[.!?] [A-Z][a-z]+ [a-z]", text)
     )
     standalone = sound and not words.PRONOUN_START.match(text) and not words.POINTS_AWAY.search(text)
@@ -199,7 +203,9 @@ def _name(text: str, span: tuple[int, int], article: str, lexicon: Lexicon) -> M
     tokens = run.split(" ")
     if title and not the:
         return None  # a titled name that nothing else confirms
-    if run in words.CALENDAR or len(tokens) == 1 and (DEMONYM.match(run) or followed_by_noun(after) or len(run) < 3):
+    if run in words.CALENDAR or (
+        len(tokens) == 1 and (DEMONYM.match(run) or followed_by_noun(after) or len(run) < 3 or lexicon.is_common(run))
+    ):
         return None
     if DEMONYM.match(tokens[0]) and len(tokens) > 1 and not the:
         return None
@@ -226,9 +232,13 @@ def _clause(text: str, mentions: list[Mention]) -> Clause | None:
     match = _LEAD.match(body)
     lead = match.group().rstrip(", ") if match else ""
     start = match.end() if match else 0
-    person = next((m for m in mentions if m.kind == "person" and m.start - (len(m.title) + 1 if m.title else 0) == start), None)
+    person = next(
+        (m for m in mentions if m.kind == "person" and m.start - (len(m.title) + 1 if m.title else 0) == start), None
+    )
     if person:
-        apposition = re.match(r", (?:the|a|an|who|his|her|then|now|commander|head|chief)\b[^,]{2,90},", body[person.end :])
+        apposition = re.match(
+            r", (?:the|a|an|who|his|her|then|now|commander|head|chief)\b[^,]{2,90},", body[person.end :]
+        )
         gap = apposition.end() if apposition else 0
         verb = re.match(r" (?:(?:later|soon|then|first|personally|himself) )?([a-z]+)\b", body[person.end + gap :])
         if verb is None or not (words.is_past(verb.group(1)) or verb.group(1) in ("was", "had")):
@@ -244,6 +254,8 @@ def _plain_clause(body: str, start: int, lead: str) -> Clause | None:
     previous = ""
     for count, match in enumerate(_WORD.finditer(body, start)):
         word = match.group()
+        if not count and (word in _PREPOSITIONS or word.lower() in _EMPTY):
+            return None
         if count > 14 or word in ",;:()" or word in ("which", "that", "who", "whose", "where", "when"):
             return None
         if count and word in AUX:

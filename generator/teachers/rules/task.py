@@ -8,7 +8,7 @@ Cost: a few µs a choice.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import TypeVar
@@ -22,9 +22,25 @@ from generator.teachers.rules.reading import Clause, Kind, Mention, Reader, Read
 
 T = TypeVar("T")
 
-_EVENT = re.compile(r"\b(?:Battle|Siege|War|Campaign|campaign|Operation|Raid|Conference|Uprising|landings|invasion|attack|fall|Revolution)\b")
-_IN_EVENT = ("In {t}, ", "In the context of {t}, ", "In connection with {t}, ", "In the story of {t}, ", "In the history of {t}, ")
-_ON_SUBJECT = ("In the history of {t}, ", "In connection with {t}, ", "On the subject of {t}, ", "With regard to {t}, ", "In the story of {t}, ")
+NEAR_YEARS = 20  # a date further off than this is no plausible wrong answer
+
+_EVENT = re.compile(
+    r"\b(?:Battle|Siege|War|Campaign|campaign|Operation|Raid|Conference|Uprising|landings|invasion|attack|fall|Revolution)\b"
+)
+_IN_EVENT = (
+    "In {t}, ",
+    "In the context of {t}, ",
+    "In connection with {t}, ",
+    "In the story of {t}, ",
+    "In the history of {t}, ",
+)
+_ON_SUBJECT = (
+    "In the history of {t}, ",
+    "In connection with {t}, ",
+    "On the subject of {t}, ",
+    "With regard to {t}, ",
+    "In the story of {t}, ",
+)
 
 
 class Declined(Exception):
@@ -95,7 +111,9 @@ class Task:
         """The question, begun with its subject where it does not name it."""
         if self.names_topic(question):
             return question[0].upper() + question[1:]
-        opening = self.pick(_IN_EVENT if _EVENT.search(self.reading.topic) else _ON_SUBJECT).format(t=self.reading.topic)
+        opening = self.pick(_IN_EVENT if _EVENT.search(self.reading.topic) else _ON_SUBJECT).format(
+            t=self.reading.topic
+        )
         return opening + question
 
     def inside(self, text: str) -> str | None:
@@ -117,36 +135,57 @@ class Task:
 
         Raises `Declined` where the unit has too few.
         """
-        article = self.reading.snippet.article_id
-        near = self.library.names(article, mention)
-        far = self.library.names("", mention) if mention.kind in ("person", "date") else []
-        self.rng.shuffle(near)
-        self.rng.shuffle(far)
-        if mention.kind == "thing":  # an army beside armies, a ship beside ships, as far as the name tells
-            parts = set(mention.name.split()) - words.FUNCTION_WORDS
-            near.sort(key=lambda other: (not parts & set(other.name.split()), len(other.name.split()) != len(mention.name.split())))
         chosen: list[str] = []
-        for name in (*(other.name for other in near), *(other.name for other in far), *self._made(mention)):
-            if len(chosen) < count and (name not in words.WIDE or mention.name in words.WIDE) and not any(clash(name, taken) for taken in (mention.name, mention.text, *chosen)) and name not in sentence and not self._known_by(name, sentence):
+        for name in self._candidates(mention):
+            if len(chosen) == count:
+                break
+            if name in sentence or (name in words.WIDE and mention.name not in words.WIDE):
+                continue
+            if mention.kind == "person" and name.rpartition(" ")[2] in sentence:
+                continue
+            if not any(clash(name, taken) for taken in (mention.name, mention.text, *chosen)):
                 chosen.append(name)
         if len(chosen) < count:
             raise Declined(f"no {count} other options like {mention.name!r}")
         return chosen
 
-    @staticmethod
-    def _known_by(name: str, sentence: str) -> bool:
-        last = name.rpartition(" ")[2]
-        return len(last) > 3 and not last.isdigit() and last in sentence
+    def _candidates(self, mention: Mention) -> Iterator[str]:
+        """Names like `mention`, the most plausible first, in an order of this item."""
+        near = [other.name for other in self.library.names(self.reading.snippet.article_id, mention)]
+        self.rng.shuffle(near)
+        if mention.kind == "thing":  # an army beside armies, a ship beside ships, as far as the name tells
+            parts = set(mention.name.split()) - words.FUNCTION_WORDS
+            length = len(mention.name.split())
+            near.sort(key=lambda name: (not parts & set(name.split()), len(name.split()) != length))
+        if mention.kind == "date":
+            near = [name for name in near if _years_apart(name, mention.name) <= NEAR_YEARS]
+        yield from near
+        if mention.kind == "person":
+            far = [other.name for other in self.library.names("", mention)]
+            self.rng.shuffle(far)
+            yield from far
+        yield from self._made(mention)
 
     def _made(self, mention: Mention) -> list[str]:
         """Dates and numbers near the right one, for want of others."""
         if mention.kind == "date":
             year = re.search(r"\d{4}", mention.text)
             shifts = self.rng.sample((-4, -3, -2, -1, 1, 2, 3, 4), 8)
-            return [mention.text.replace(year.group(), str(int(year.group()) + shift)) for shift in shifts] if year else []
+            return (
+                [mention.text.replace(year.group(), str(int(year.group()) + shift)) for shift in shifts] if year else []
+            )
         if mention.kind == "number":
-            return [number for factor in self.rng.sample((0.4, 0.5, 0.75, 1.5, 2.0, 2.5, 3.0), 7) if (number := _scaled(mention.text, factor))]
+            return [
+                number
+                for factor in self.rng.sample((0.4, 0.5, 0.75, 1.5, 2.0, 2.5, 3.0), 7)
+                if (number := _scaled(mention.text, factor))
+            ]
         return []
+
+
+def _years_apart(one: str, other: str) -> int:
+    years = [re.search(r"\d{4}", date) for date in (one, other)]
+    return abs(int(years[0].group()) - int(years[1].group())) if years[0] and years[1] else 0
 
 
 def _scaled(text: str, factor: float) -> str:
@@ -162,7 +201,12 @@ def _scaled(text: str, factor: float) -> str:
 
 def of_kind(sentences: Iterable[Sentence], *kinds: Kind) -> list[tuple[Sentence, Mention]]:
     """Every mention of those kinds that stands once in its sentence."""
-    return [(s, m) for s in sentences for m in s.of(*kinds) if s.text.count(m.text) == 1 and not s.text[m.end :].startswith("-")]
+    return [
+        (s, m)
+        for s in sentences
+        for m in s.of(*kinds)
+        if s.text.count(m.text) == 1 and not s.text[m.end :].startswith("-")
+    ]
 
 
 def trailing(clause: Clause) -> str:

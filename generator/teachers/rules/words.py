@@ -21,7 +21,9 @@ TITLES = tuple(
     Vice President|Flight Sergeant|Gunnery Sergeant|Able Seaman|Mess Attendant|SS General|General|Admiral|Marshal|Colonel|Major|Captain|Lieutenant|Brigadier|Commodore|Commander|
     Sergeant|Corporal|Private|Ensign|Reichsmarschall|Generaloberst|President|Premier|Chancellor|Minister|Senator|Representative|
     Ambassador|Governor|Secretary|Emperor|Empress|King|Queen|Prince|Princess|Pope|Archbishop|Bishop|Cardinal|Sir|Lord|Lady|
-    Dame|Dr|Doctor|Professor|Mr|Mrs|Miss|Ms|Saint|Father|Sister""".replace("\n", "").replace("  ", "").split("|")
+    Dame|Dr|Doctor|Professor|Mr|Mrs|Miss|Ms|Saint|Father|Sister""".replace("\n", "")
+    .replace("  ", "")
+    .split("|")
 )
 
 # A run of capitalised words that holds one of these is not a person's name.
@@ -40,7 +42,7 @@ NOT_A_PERSON = frozenset(
     Pearl San Los Saint St Monte El Port Los Tank Tanks Submarine Aircraft Carrier Battleship Cruiser Destroyer Infantry Marine
     Marines Artillery Airborne Armoured Armored Mechanised Landings Landing Invasion Siege Hour Hours Crisis Winter Summer
     Spring Autumn Commission Energy Purple Enigma Big Mark Type Class Foreign National Imperial Federal Home Chief Staff Headquarters Secret
-    Theatre Theater Area Zone Sector Base Yard Arsenal Trial Trials Tribunal Line Gap Pocket Salient Ridge Point Head""".split()
+    The Native Times Theory Development Theatre Theater Area Zone Sector Base Yard Arsenal Trial Trials Tribunal Line Gap Pocket Salient Ridge Point Head""".split()
 )
 
 NOT_A_PLACE = frozenset(
@@ -53,7 +55,18 @@ NOT_A_PLACE = frozenset(
 
 # Too wide to be a likely wrong answer for a smaller place.
 WIDE = frozenset(
-    ("Europe", "Asia", "Africa", "America", "North Africa", "Atlantic", "Pacific", "Mediterranean", "United States", "Soviet Union")
+    (
+        "Europe",
+        "Asia",
+        "Africa",
+        "America",
+        "North Africa",
+        "Atlantic",
+        "Pacific",
+        "Mediterranean",
+        "United States",
+        "Soviet Union",
+    )
 )
 
 # Heads that take "of" within one name.
@@ -169,4 +182,6 @@ def is_past(word: str) -> bool:
     return word in IRREGULAR or (word.endswith("ed") and len(word) > 4 and word not in NOT_PAST)
 
 
-NOT_PAST = frozenset("hundred sacred naked wicked indeed speed breed creed united armed combined wounded so-called".split())
+NOT_PAST = frozenset(
+    "hundred sacred naked wicked indeed speed breed creed united armed combined wounded so-called".split()
+)

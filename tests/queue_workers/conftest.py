@@ -1,0 +1,75 @@
+"""Workspaces with a Redis of their own, and units to put into its queue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from foundation.corpus import Corpus
+from foundation.records import Snippet, Unit
+from foundation.workspace import Workspace
+from queue_workers import redis_server
+
+
+def make_units(count: int, prompt_type: str = "wh/who") -> list[Unit]:
+    """Units of one snippet each; they name a block that need not exist."""
+    return [
+        Unit(
+            id=Unit.make_id("000001-aaaaaaaaaaaa-256", number, number + 1, "f" * 24, 0),
+            block="000001-aaaaaaaaaaaa-256",
+            start=number,
+            stop=number + 1,
+            prompt_type=prompt_type,
+            fingerprint="f" * 24,
+        )
+        for number in range(count)
+    ]
+
+
+SENTENCES = (
+    "Admiral Harald Brecht commanded the northern squadron from 19{0:02d} until the armistice.",
+    "In March 19{0:02d} his ships left the harbour of Tarvik with four hundred sailors aboard.",
+    "General Anna Lindqvist defended the town of Osmark against the siege for {0} days.",
+    "The Treaty of Osmark ended the fighting on 5 May 19{0:02d}.",
+)
+
+
+def make_snippets(count: int, first: int = 0) -> list[Snippet]:
+    """Snippets that the rules teacher can ask about; no two have the same text."""
+    snippets = []
+    for number in range(first, first + count):
+        sentences = tuple(sentence.format(10 + number % 90) for sentence in SENTENCES)
+        sentences += (f"The archive of Tarvik keeps {number + 2} letters about the campaign.",)
+        text = " ".join(sentences)
+        snippets.append(
+            Snippet(
+                id=Snippet.make_id(text),
+                article_id=f"article-{number // 20}",
+                title=f"The Osmark campaign {number // 20}",
+                source="made-up",
+                index=number % 20,
+                sentences=sentences,
+                text=text,
+            )
+        )
+    return snippets
+
+
+def add_block(workspace: Workspace, count: int) -> str:
+    """Append a block of `count` new snippets; its name."""
+    corpus = Corpus(workspace.store)
+    blocks = corpus.blocks()
+    name, data = corpus.block_file(len(blocks) + 1, make_snippets(count, first=1000 * len(blocks)))
+    workspace.store.put(name, data)
+    return name.rpartition("/")[2].removesuffix(".jsonl")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    """A workspace with short leases; whatever Redis it started is gone when the test ends."""
+    made = Workspace.init(tmp_path / "w")
+    (made.root / "factory.toml").write_text('[teacher]\nbackend = "rules"\n[queue]\nlease = 10\nheartbeat = 2\n')
+    yield made
+    assert redis_server.stop(made), "a test left a user of its Redis behind"

@@ -1,0 +1,293 @@
+"""What only RQ can get wrong: foreign messages, dead workers, its own bookkeeping, and what lies in Redis."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rq
+from redis import Redis
+from rq.serializers import JSONSerializer
+
+from foundation.records import Unit
+from foundation.settings import QueueSettings
+from foundation.workspace import Workspace
+from queue_workers.identity import alive, began, died_here, worker_name
+from queue_workers.protocol import DONE, RELEASE, Ack
+from queue_workers.redis_server import connect, redis_connection
+from queue_workers.rq_queue import RqQueue
+from tests.queue_workers.conftest import make_units
+
+_fork = multiprocessing.get_context("fork")
+
+
+@pytest.fixture
+def redis(workspace: Workspace) -> Iterator[Redis]:
+    with redis_connection(workspace) as client:
+        yield client
+
+
+def make_queue(redis: Redis, **settings: int) -> RqQueue:
+    return RqQueue(redis, "test", QueueSettings(**{"lease": 10, "heartbeat": 1, **settings}))  # type: ignore[arg-type]
+
+
+def drain(queue: RqQueue, handler: Callable[[Unit], Ack], seconds: float = 30) -> float:
+    """Consume until nothing is queued or in flight; how long that took."""
+    start = time.monotonic()
+
+    def empty() -> bool:
+        assert time.monotonic() - start < seconds, f"still not empty: {queue.depth()}"
+        return queue.depth().queued + queue.depth().in_flight == 0
+
+    queue.consume(handler, empty)
+    return time.monotonic() - start
+
+
+@contextlib.contextmanager
+def worker(workspace: Workspace, handler: Callable[[Unit], Ack], **settings: int) -> Iterator[Any]:
+    """A worker in a process of its own; killed when the context ends."""
+
+    def live() -> None:
+        os.setpgid(0, 0)
+        make_queue(connect(workspace), **settings).consume(handler, lambda: False)
+
+    process = _fork.Process(target=live)
+    process.start()
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid or 0, signal.SIGCONT)
+        process.kill()
+        process.join()
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 15) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not come about"
+        time.sleep(0.02)
+
+
+def mark_pid_and_hang(folder: Path) -> Callable[[Unit], Ack]:
+    def handle(_: Unit) -> Ack:
+        (folder / "horse.tmp").write_text(f"{os.getpid()} {began(os.getpid())}")
+        (folder / "horse.tmp").rename(folder / "horse")
+        time.sleep(60)
+        return DONE
+
+    return handle
+
+
+def horse_of(folder: Path) -> tuple[int, str]:
+    wait_for((folder / "horse").exists)
+    pid, beginning = (folder / "horse").read_text().split()
+    return int(pid), beginning
+
+
+def test_a_message_is_json_with_ids_alone_and_jobs_leave_nothing_behind(redis: Redis) -> None:
+    queue = make_queue(redis)
+    queue.submit(make_units(2), "normal")
+    jobs = redis.keys("rq:job:*")
+    assert len(jobs) == 2
+    data = json.loads(zlib.decompress(redis.hget(jobs[0], "data")))  # type: ignore[arg-type]
+    assert data[2] == [make_units(2)[int(data[2][0]["start"])].model_dump()]
+    drain(queue, lambda _: DONE)
+    left = {key.decode() for key in redis.keys("*")}
+    assert not [
+        key for key in left if key.startswith(("rq:job", "rq:results", "rq:executions", "rq:wip", "qpt:test:fail"))
+    ]
+
+
+@pytest.mark.parametrize("field", ["func", "success_callback_name", "failure_callback_name"])
+def test_a_message_cannot_run_code(redis: Redis, tmp_path: Path, field: str) -> None:
+    # given someone who can write to Redis and knows RQ
+    victim = tmp_path / "ran"
+    foreign = rq.Queue("test-normal", connection=redis, serializer=JSONSerializer)
+    job = foreign.enqueue("pathlib.Path.touch", args=[str(victim)], job_id="test_foreign", result_ttl=0)
+    if field != "func":
+        redis.hset(job.key, field, "tests.queue_workers.test_rq_queue.foreign_code")
+    queue = make_queue(redis)
+    # when a worker takes the message, and a good one behind it
+    queue.submit(make_units(1), "normal")
+    drain(queue, lambda unit: (tmp_path / f"good-{unit.start}").touch() or DONE)
+    # then it is dropped, without a retry, and the good one is run
+    assert not victim.exists()
+    assert (tmp_path / "good-0").exists()
+    assert queue.failures() == []
+    assert queue.depth().queued == 0
+
+
+def foreign_code(*_: Any) -> None:
+    raise AssertionError("a message ran code")
+
+
+def test_a_message_that_is_no_json_is_dropped(redis: Redis, tmp_path: Path) -> None:
+    queue = make_queue(redis)
+    units = make_units(2)
+    queue.submit(units, "normal")
+    redis.hset(f"rq:job:test_{units[0].id}", "data", b"\x80\x04cos\nsystem\n")
+    drain(queue, lambda unit: (tmp_path / f"ran-{unit.start}").touch() or DONE)
+    assert [path.name for path in tmp_path.glob("ran-*")] == ["ran-1"]
+    assert queue.submit(units[:1], "normal") == 1  # the plan still knows it
+
+
+def test_a_dead_worker_is_noticed_on_its_host_and_its_unit_runs_at_once(
+    workspace: Workspace, redis: Redis, tmp_path: Path
+) -> None:
+    queue = make_queue(redis, heartbeat=60)  # far longer than the test: silence is not what tells
+    queue.submit(make_units(1), "normal")
+    with worker(workspace, mark_pid_and_hang(tmp_path), heartbeat=60) as process:
+        horse = horse_of(tmp_path)
+        assert queue.depth().in_flight == 1
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    wait_for(lambda: not alive(*horse), 2)  # the work-horse went with it
+    redis.delete("qpt:test:house")  # its turn to look comes a quarter of the heartbeat later
+    assert drain(queue, lambda _: DONE) < 10
+    assert queue.failures() == []
+
+
+def test_a_silent_worker_elsewhere_is_given_up_after_its_heartbeat(
+    workspace: Workspace, redis: Redis, tmp_path: Path
+) -> None:
+    # given a worker that is stopped, not dead, and so holds its unit in silence
+    queue = make_queue(redis, heartbeat=2)
+    queue.submit(make_units(1), "normal")
+    with worker(workspace, mark_pid_and_hang(tmp_path), heartbeat=2) as process:
+        horse_of(tmp_path)
+        os.kill(process.pid, signal.SIGSTOP)
+
+        # when another one looks, then the unit comes back after the heartbeat, counted as lost
+        def handle(unit: Unit) -> Ack:
+            (tmp_path / "lost").write_bytes(redis.hget("qpt:test:lost", unit.id) or b"")  # type: ignore[arg-type]
+            return DONE
+
+        assert drain(queue, handle) < 10
+        assert (tmp_path / "lost").read_text() == "1"
+
+
+def test_a_late_worker_that_wakes_up_leaves_nothing_queued_for_ever(
+    workspace: Workspace, redis: Redis, tmp_path: Path
+) -> None:
+    # given a worker stopped past its heartbeat, whose unit another one has meanwhile done
+    queue = make_queue(redis, heartbeat=1)
+    queue.submit(make_units(1), "normal")
+    (tmp_path / "go").touch()
+
+    def slow(unit: Unit) -> Ack:
+        mark = tmp_path / f"began-{os.getpid()}"
+        mark.touch()
+        while len(list(tmp_path.glob("began-*"))) == 1 and not (tmp_path / "woken").exists():
+            time.sleep(0.05)
+        return DONE
+
+    with worker(workspace, slow) as process:
+        wait_for(lambda: list(tmp_path.glob("began-*")))
+        os.kill(process.pid, signal.SIGSTOP)
+        drain(queue, slow)
+        # when it wakes, finds its job gone, and gives the unit back
+        (tmp_path / "woken").touch()
+        os.kill(process.pid, signal.SIGCONT)
+        time.sleep(1.5)
+    # then one more delivery at most, and the queue is empty
+    drain(queue, slow)
+    assert queue.depth().queued + queue.depth().in_flight == 0
+    assert queue.failures() == []
+
+
+def test_a_killed_work_horse_is_a_lost_delivery(redis: Redis, tmp_path: Path) -> None:
+    queue = make_queue(redis, max_lost=3)
+    queue.submit(make_units(2), "normal")
+
+    def handle(unit: Unit) -> Ack:
+        with open(tmp_path / f"runs-{unit.start}", "a") as file:
+            file.write("x")
+        if unit.start == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return DONE
+
+    drain(queue, handle)
+    (row,) = queue.failures()
+    assert (row.unit.start, row.failures, row.lost) == (0, 0, 3)
+    assert "signal 9" in row.error
+    assert (tmp_path / "runs-0").read_text() == "xxx"
+    assert (tmp_path / "runs-1").read_text() == "x"
+
+
+def test_a_unit_that_does_not_end_itself_is_ended(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("queue_workers.rq_queue.MARGIN", -4)
+    queue = make_queue(redis, lease=5, max_failures=1)
+    queue.submit(make_units(1), "normal")
+
+    def handle(_: Unit) -> Ack:
+        time.sleep(30)
+        return DONE
+
+    drain(queue, handle)
+    (row,) = queue.failures()
+    assert row.failures == 1
+    assert "maximum timeout" in row.error
+
+
+def test_a_job_popped_but_never_started_is_found_by_submitting_again(redis: Redis) -> None:
+    # given a worker that died between BLPOP and the mark that it started: the job is in no list
+    queue = make_queue(redis)
+    queue.submit(make_units(1), "normal")
+    assert redis.lpop("rq:queue:test-normal")
+    assert queue.depth().queued + queue.depth().in_flight == 0
+    # when it is submitted again
+    assert queue.submit(make_units(1), "normal") == 1
+    # then it runs
+    drain(queue, lambda _: DONE)
+
+
+def test_a_flushed_redis_takes_the_plan_again(redis: Redis) -> None:
+    queue = make_queue(redis)
+    queue.submit(make_units(3), "normal")
+    redis.flushall()
+    assert queue.submit(make_units(3), "normal") == 3
+
+
+def test_a_redis_flushed_under_a_running_unit_does_not_count_against_it(redis: Redis, tmp_path: Path) -> None:
+    queue = make_queue(redis)
+    queue.submit(make_units(1), "normal")
+
+    def handle(_: Unit) -> Ack:
+        if not (tmp_path / "flushed").exists():
+            (tmp_path / "flushed").touch()
+            redis.flushall()
+        return DONE
+
+    drain(queue, handle)
+    assert queue.failures() == []
+    assert queue.depth().queued == 0
+
+
+def test_two_queues_share_a_redis_and_not_their_units(redis: Redis, tmp_path: Path) -> None:
+    one, other = RqQueue(redis, "one", QueueSettings()), RqQueue(redis, "other", QueueSettings())
+    assert one.submit(make_units(2), "normal") == 2
+    assert other.submit(make_units(2), "normal") == 2
+    drain(one, lambda _: DONE)
+    assert other.depth().queued == 2
+    drain(other, lambda _: RELEASE if not (tmp_path / "x").exists() and not (tmp_path / "x").touch() else DONE)
+
+
+def test_a_pid_alone_is_not_an_identity() -> None:
+    name = worker_name("q")
+    assert not died_here(name)
+    host, pid, beginning = name.rsplit(":", 3)[1:]
+    assert int(pid) == os.getpid()
+    assert died_here(f"q:{host}:{pid}:{int(beginning) - 1}")  # the pid went to another process
+    assert died_here(f"q:{host}:4194303:{beginning}")
+    assert not died_here(f"q:elsewhere/1:4194303:{beginning}")
+    assert not died_here("a name that another program chose")
