@@ -195,7 +195,8 @@ def reconcile(plan: Plan, store: Store, queue: Queue) -> int:
 
     The queue looks at what it holds before it draws from `remaining`: a unit acked before that look is committed by then.
     """
-    return sum(queue.submit(remaining(plan, store, priority), priority) for priority in PRIORITIES)
+    used = {line.priority for line in plan.lines}
+    return sum(queue.submit(remaining(plan, store, priority), priority) for priority in PRIORITIES if priority in used)
 
 
 def _unit_of(name: str) -> str:

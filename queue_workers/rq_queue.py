@@ -45,6 +45,7 @@ MARGIN = 30  # seconds past the lease before RQ ends a unit that did not end its
 KEPT = 7 * 24 * 3600  # seconds RQ keeps a job that was set aside; our own record of it stays
 RETRIES = 10**6  # our own counters decide; RQ's are used up by lost deliveries too
 CHUNK = 1000
+GAP = 0.25  # seconds; a worker takes a few ms from popping a job to marking it started
 
 
 class _UnitFailed(Exception):
@@ -170,13 +171,12 @@ class RqQueue:
         # One submitter at a time, or two could both find a unit missing. The lock outlives a killed one by 10 s.
         with self.redis.lock(self._key("submit"), timeout=10) as lock:
             held = self._held()
+            if any(worker_registration.get_keys(queue=queue) for queue in self._queues.values()):
+                # A unit just popped is in no list until its worker marks it started. Seen twice, it is there once.
+                time.sleep(GAP)
+                held |= self._held()
             fresh = (unit for unit in units if unit.id not in held)
             while chunk := list(islice(fresh, CHUNK)):
-                if added == 0 and self._at_work():
-                    # A unit just popped is in no list until its worker marks it started: look twice.
-                    time.sleep(0.25)
-                    held |= self._held()
-                    chunk = [unit for unit in chunk if unit.id not in held]
                 self._push(chunk, priority)
                 held.update(unit.id for unit in chunk)
                 added += len(chunk)
@@ -257,9 +257,6 @@ class RqQueue:
         start = len(self.name) + 1
         held = {entry.decode().partition(":")[0][start:] for entries in jobs for entry in entries}
         return held.union(entry.decode() for entry in dead)
-
-    def _at_work(self) -> bool:
-        return any(worker_registration.get_keys(queue=queue) for queue in self._queues.values())
 
     def _push(self, units: list[Unit], priority: Priority) -> None:
         if not units:

@@ -15,6 +15,7 @@ import typer
 from foundation.console import emit_json, say, table
 
 if TYPE_CHECKING:
+    from foundation.workspace import Workspace
     from trainer.answer import Student
     from trainer.generate import Choose
 
@@ -70,6 +71,9 @@ def run_command(
         None, min=1, help="Stop here, with a checkpoint; the schedule stays that of the whole run."
     ),
     fresh: bool = typer.Option(False, "--fresh", help="Forget this run's checkpoints and figures, and begin anew."),
+    orchestrated: bool = typer.Option(
+        False, "--orchestrate", help="Train, answer and judge in turn: train.rounds rounds, a process group a stage."
+    ),
     device: Device = DEVICE,
     as_json: bool = AS_JSON,
 ) -> None:
@@ -77,11 +81,35 @@ def run_command(
     from dataclasses import asdict
 
     from foundation.workspace import Workspace
+
+    if orchestrated:
+        _orchestrate(Workspace.find(), run, until_step, fresh, device, as_json)
+        return
     from trainer.loop import train
     from trainer.setup import choose_device
 
     summary = train(Workspace.find(), run, choose_device(device), until=until_step, fresh=fresh)
     emit_json(asdict(summary)) if as_json else table(("run", ""), asdict(summary).items())
+
+
+def _orchestrate(
+    workspace: Workspace, run: str, until_step: int | None, fresh: bool, device: Device, as_json: bool
+) -> None:
+    from foundation.errors import UsageError
+    from trainer.orchestrate import orchestrate
+
+    if until_step is not None:
+        raise UsageError(
+            "--until-step and --orchestrate exclude each other",
+            where="the command line",
+            mend="leave --until-step out: the rounds (train.rounds) cut the run",
+        )
+    summary = orchestrate(workspace, run=run, rounds=workspace.settings.train.rounds, device=device, fresh=fresh)
+    if as_json:
+        emit_json(summary)
+        return
+    keys = ("round", "split", "step", "pass_rate", "low", "high", "baseline", "unscored", "stop_rate", "error")
+    table(keys, [[result[key] for key in keys] for result in summary["results"]], title=f"run {run}")
 
 
 def answer_command(

@@ -11,10 +11,10 @@ import json
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from foundation.errors import Failure
-from foundation.records import Contract
+from foundation.records import Contract, Split
 from foundation.store import LocalStore
 
 METRICS, RUN, ROUNDS = "metrics.jsonl", "run.json", "rounds.jsonl"
@@ -60,14 +60,25 @@ class Metric(Contract):
 
 
 class RoundPoint(Contract):
-    """The judge's word on the held-out phrasings after a round. Shares of 1; `baseline` is of shuffled answers."""
+    """The judge's word on a held-out split after a round. Shares of 1; `baseline` is of shuffled answers.
+
+    All figures are None where nothing was scored; `error` says why a round could not be judged. `seconds` is wall time
+    by stage: `train` (the round's), `answer`, `judge`.
+    """
 
     round: int
     step: int
-    pass_rate: float
-    low: float
-    high: float
-    baseline: float
+    split: Split = "phrasing"
+    pass_rate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    baseline: float | None = None
+    baseline_low: float | None = None
+    baseline_high: float | None = None
+    unscored: int | None = None
+    stop_rate: float | None = None
+    seconds: dict[str, float] = Field(default_factory=dict)
+    error: str = ""
 
 
 def write_run_info(folder: Path, info: RunInfo) -> None:

@@ -7,14 +7,12 @@ and training goes on. Cost: each stage's own start (torch: about 3 s); this proc
 
 from __future__ import annotations
 
-import functools
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from foundation.console import say
 from foundation.errors import Failure, UsageError
@@ -23,6 +21,7 @@ from foundation.processes import gpu_memory_used
 from foundation.records import Contract
 from foundation.store import LocalStore
 from trainer.metrics import ROUNDS, RoundPoint
+from trainer.paths import run_folder
 from trainer.stages import Ended, Signals, Stopped, end_leftovers, run_stage
 
 if TYPE_CHECKING:
@@ -51,8 +50,8 @@ class State(Contract):
     run: str
     rounds: int
     steps: int
-    trained: dict[int, Trained] = {}
-    answered: dict[str, float] = {}
+    trained: dict[int, Trained] = Field(default_factory=dict)
+    answered: dict[str, float] = Field(default_factory=dict)
     empty: tuple[Judged, ...] = ()
     points: tuple[RoundPoint, ...] = ()
 
@@ -65,9 +64,8 @@ def orchestrate(
     `limit`: questions a split, at most (None: judge.answers of the settings). SIGTERM and Ctrl-C end the stage at a clean
     point; the summary then says `"stopped": true`. Raises `UsageError` or `Failure` if training cannot go on.
     """
+    line = _Line(workspace, run, limit, device)
     with workspace.lock(f"orchestrate-{run}", wait=False):
-        line = _Line(workspace, run, limit, device)
-        end_leftovers(line.mark)  # of an orchestrator that was killed: its stage may still be writing its checkpoint
         line.begin(rounds, fresh)
         stopped = False
         with line.signals.watched():
@@ -84,13 +82,11 @@ class _Line:
     """One run of the orchestrator: where things are, and what is done."""
 
     def __init__(self, workspace: Workspace, run: str, limit: int | None, device: str) -> None:
-        from trainer.paths import run_folder
-
         self.workspace, self.run, self.limit, self.device = workspace, run, limit, device
         self.folder = run_folder(workspace, run)
         self.mark = stable_id("orchestrate", str(workspace.root), run)
         self.signals = Signals()
-        self.gpu = gpu_memory_used()
+        self.gpu: list[int] | None = None
         self.fresh = False
         self.state = State(run=run, rounds=0, steps=0)
 
@@ -98,6 +94,8 @@ class _Line:
 
     def begin(self, rounds: int, fresh: bool) -> None:
         """Read the state, or make one. Raises `UsageError` if the run was begun with another number of rounds."""
+        end_leftovers(self.mark)  # of an orchestrator that was killed: its stage may still be writing its checkpoint
+        self.gpu = gpu_memory_used()
         path = self.folder / STATE
         self.fresh = fresh
         if fresh:
@@ -144,10 +142,10 @@ class _Line:
         # The last round has no step to stop at: it ends where the trainer's own plan ends.
         arguments += ["--until-step", str(until)] if number < self.state.rounds else []
         ended = self.stage(number, "train", "trainer.cli", arguments)
-        if ended.code or "step" not in ended.document:
+        if ended.code or ended.document.get("stopped") in (None, "signal"):
             kind = UsageError if ended.code == 2 else Failure
             raise kind(
-                f"round {number} could not be trained: {ended.complaint or f'exit code {ended.code}'}",
+                f"round {number} could not be trained: {ended.complaint}",
                 where=str(ended.log),
                 mend="mend that, then run the same command again: it goes on from the last checkpoint",
             )
@@ -199,7 +197,7 @@ class _Line:
         say(f"round {number}, {split}: {_told(point)}")
 
     def failed(self, number: int, split: Judged, stage: str, ended: Ended) -> None:
-        error = f"{stage}: {ended.complaint or f'exit code {ended.code}'}"
+        error = f"{stage}: {ended.complaint}"
         step, seconds = self.state.trained[number].step, self.seconds(number, split) | {stage: ended.seconds}
         self.record(RoundPoint(round=number, step=step, split=split, seconds=seconds, error=error))
         say(f"round {number}, {split} could not be judged ({error}); training goes on. Log: {ended.log}")
@@ -282,6 +280,8 @@ def _planned_steps(workspace: Workspace) -> int:
     try:
         packs = PackMeta.model_validate_json(path.read_bytes()).packs
     except (FileNotFoundError, ValidationError) as error:
-        raise UsageError("there are no packs to train on", where=str(path), mend="make them with `trainer pack`") from error
+        raise UsageError(
+            "there are no packs to train on", where=str(path), mend="make them with `trainer pack`"
+        ) from error
     settings = workspace.settings.train
     return math.ceil(math.ceil(settings.epochs * packs) / settings.batch)

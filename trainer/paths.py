@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from foundation.errors import UsageError
 
 if TYPE_CHECKING:
     from foundation.records import Split
@@ -62,6 +65,13 @@ class TrainPaths:
 
     def pack(self, split: Split) -> Path:
         return self.packs / split
+
+
+def run_folder(workspace: Workspace, run: str) -> Path:
+    """Where a run lives. Raises `UsageError` for a name that is no plain name."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", run):
+        raise UsageError(f"not a run's name: {run!r}", where="--run", mend="use letters, digits, '.', '_' and '-'")
+    return workspace.train / "runs" / run
 
 
 @contextlib.contextmanager

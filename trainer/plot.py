@@ -105,20 +105,33 @@ def _smooth(values: list[float]) -> list[float]:
 
 
 def _pass_rates(axes: Axes, rounds: list[RoundPoint]) -> None:
+    scored = [
+        (point.step, 100 * point.pass_rate, 100 * (point.pass_rate - point.low), 100 * (point.high - point.pass_rate))
+        for point in rounds
+        if point.split == "phrasing"
+        and point.pass_rate is not None
+        and point.low is not None
+        and point.high is not None
+    ]
+    if not scored:
+        return
     right: Any = axes.twinx()
-    steps = [point.step for point in rounds]
-    rates = [100 * point.pass_rate for point in rounds]
-    below = [100 * (point.pass_rate - point.low) for point in rounds]
-    above = [100 * (point.high - point.pass_rate) for point in rounds]
+    steps, rates, below, above = zip(*scored, strict=True)
     right.errorbar(
         steps, rates, yerr=(below, above), color=PASS, marker="D", markersize=6, capsize=5, linewidth=1.4,
-        linestyle="--" if len(rounds) > 1 else "none", label="judged right, held-out phrasings (95 %)",
+        linestyle="--" if len(scored) > 1 else "none", label="judged right, held-out phrasings (95 %)",
     )  # fmt: skip
-    right.plot(
-        steps, [100 * point.baseline for point in rounds], color=SHUFFLED, marker="_", markersize=14, markeredgewidth=2,
-        linestyle=":", linewidth=1.2, label="judged right, answers shuffled",
-    )  # fmt: skip
-    for step, rate in zip(steps, rates, strict=True):
+    shuffled = [
+        (point.step, 100 * point.baseline)
+        for point in rounds
+        if point.split == "phrasing" and point.baseline is not None
+    ]
+    if shuffled:
+        right.plot(
+            *zip(*shuffled, strict=True), color=SHUFFLED, marker="_", markersize=14, markeredgewidth=2,
+            linestyle=":", linewidth=1.2, label="judged right, answers shuffled",
+        )  # fmt: skip
+    for step, rate, _, _ in scored:
         right.annotate(
             f"{rate:.0f} %", (step, rate), (-9, 7), textcoords="offset points", ha="right", color=PASS, weight="bold"
         )

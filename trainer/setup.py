@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import random
-import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from foundation.ids import seed_of, stable_id
 from foundation.records import Split
 from trainer.attention import Backend, choose_backend
 from trainer.pack import PackedData
-from trainer.paths import TrainPaths
+from trainer.paths import TrainPaths, run_folder
 from trainer.presets import model_config
 from trainer.shape import ModelConfig
 from trainer.tokenizer import tokenizer_sha
@@ -92,13 +91,6 @@ def choose_precision(device: torch.device) -> Precision:
     except OSError:
         return "float32"
     return "bfloat16" if flags & {"avx512_bf16", "amx_bf16"} else "float32"
-
-
-def run_folder(workspace: Workspace, run: str) -> Path:
-    """Where a run lives. Raises `UsageError` for a name that is no plain name."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", run):
-        raise UsageError(f"not a run's name: {run!r}", where="--run", mend="use letters, digits, '.', '_' and '-'")
-    return workspace.train / "runs" / run
 
 
 def prepare(workspace: Workspace, run: str, device: torch.device) -> Setup:

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,11 +39,14 @@ class Ended:
 
     @property
     def complaint(self) -> str:
-        """Its last error message, or its last line."""
-        lines = self.log.read_text("utf-8", "replace").splitlines() if self.log.exists() else []
-        starts = [number for number, line in enumerate(lines) if line.startswith("error: ")]
-        text = lines[starts[-1] :] if starts else lines[-1:]
-        return "\n".join(text).removeprefix("error: ")
+        """What it says went wrong; else how it ended."""
+        text = self.log.read_text("utf-8", "replace") if self.log.exists() else ""
+        _, said, error = ("\n" + text).rpartition("\nerror: ")
+        if said:
+            return error.strip()
+        if self.code < 0:
+            return f"killed by signal {-self.code}"
+        return f"exit code {self.code}" if self.code else "ended by a signal"
 
 
 class Stopped(Exception):
@@ -57,7 +60,7 @@ class Signals:
     received: list[int] = field(default_factory=list)
 
     @contextlib.contextmanager
-    def watched(self) -> Any:
+    def watched(self) -> Iterator[None]:
         def note(number: int, _frame: object) -> None:
             self.received.append(number)
             for one, handler in before.items():
@@ -65,7 +68,7 @@ class Signals:
 
         before = {one: signal.signal(one, note) for one in (signal.SIGTERM, signal.SIGINT)}
         try:
-            yield self
+            yield
         finally:
             for one, handler in before.items():
                 signal.signal(one, handler)
@@ -86,6 +89,8 @@ def run_stage(
 
     Raises `Stopped` if a signal came, `Failure` if the stage or its memory would not go away.
     """
+    if signals.received:
+        raise Stopped
     environment = {
         MARK: mark,
         "FACTORY_WORKSPACE": str(folder),
@@ -163,7 +168,9 @@ def end_leftovers(mark: str, patience: float = PATIENCE) -> None:
         if _wait(lambda: not marked(mark), seconds):
             return
     raise Failure(
-        "a stage's processes could not be ended", where=f"pids {', '.join(map(str, marked(mark)))}", mend="`kill -9 PID`"
+        "a stage's processes could not be ended",
+        where=f"pids {', '.join(map(str, marked(mark)))}",
+        mend="`kill -9 PID`",
     )
 
 

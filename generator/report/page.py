@@ -48,6 +48,7 @@ def render(report: Report) -> str:
         plot=plot_uri(report.student.runs[0].plot) if report.student.runs else "",
         chart=chart(scored.rounds) if scored else None,
         scored=scored,
+        stages=list(dict.fromkeys(stage for one in scored.rounds for stage in one.seconds)) if scored else [],
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=_version(),
     )

@@ -51,7 +51,10 @@ class Packs:
 
 @dataclass
 class Round:
-    """One split's pass rate after one round, with its interval and that of shuffled answers."""
+    """One split's pass rate after one round, with its interval and that of shuffled answers.
+
+    `seconds` is wall time by stage; `error` says why the round could not be judged.
+    """
 
     round: int
     step: int
@@ -65,6 +68,7 @@ class Round:
     unscored: int | None
     stop_rate: float | None
     seconds: dict[str, float]
+    error: str = ""
 
 
 @dataclass
@@ -205,6 +209,7 @@ def _rounds(path: Path) -> list[Round]:
             step=int(_number(row, "step") or 0),
             split=split,
             seconds={str(what): spent for what in seconds if (spent := _number(seconds, what)) is not None},
+            error=str(row.get("error") or ""),
             **rates,
             **baseline,
         )

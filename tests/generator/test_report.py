@@ -280,6 +280,23 @@ def test_the_chart_keeps_within_its_frame(rate: float, count: int) -> None:
     assert 1 <= len(drawn.x_ticks) <= 12
 
 
+def test_a_round_that_could_not_be_judged_says_why(tmp_path: Path) -> None:
+    built = build(tmp_path, *STAGES)
+    rounds = built.workspace.train / "runs/0001/rounds.jsonl"
+    failed = {
+        "round": 3,
+        "step": 30,
+        "split": "phrasing",
+        "pass_rate": None,
+        "seconds": {"train": 61.0},
+        "error": "judge: <b>it died</b>",
+    }
+    rounds.write_text(rounds.read_text() + json.dumps(failed) + "\n")
+    page = Page(render(collect(built.workspace)))
+    assert "Not judged: judge: <b>it died</b>" in page.sections["judging"]
+    assert "61 s + – + –" in page.sections["judging"]
+
+
 def test_rounds_in_which_nothing_was_scored_are_not_drawn_as_zero() -> None:
     assert chart([_round(1, None)]) is None
     drawn = chart([_round(1, None), _round(2, 0.4)])

@@ -17,9 +17,13 @@ from typing import Any
 import pytest
 
 from foundation.workspace import Workspace
+from generator.catalogue import select
+from queue_workers import plan
 from queue_workers.identity import began
+from queue_workers.ledger import reconcile
 from queue_workers.presence import workers
 from queue_workers.redis_server import redis_connection
+from queue_workers.rq_queue import RqQueue
 from tests.queue_workers.conftest import add_block
 from tests.support.commands import REPOSITORY, run, run_json
 from tests.support.fault_server import FaultServer, fault_server, reply
@@ -58,9 +62,12 @@ def shards(workspace: Workspace) -> list[Path]:
 @pytest.fixture
 def planned(workspace: Workspace) -> Workspace:
     """Two blocks, two prompt types: eight units."""
-    for _ in range(2):
-        add_block(workspace, 128)
-    run("factory", "enqueue", "--prompt-type", "wh", cwd=workspace.root)
+    blocks, types = [add_block(workspace, 128) for _ in range(2)], select(["wh"])
+    new = plan.draft(plan.Plan(), types, blocks, round_=0, priority="normal")
+    plan.add(workspace.store, new, types, workspace.settings.split)
+    with redis_connection(workspace) as redis:
+        queue = RqQueue(redis, plan.queue_name(workspace.store), workspace.settings.queue)
+        assert reconcile(new, workspace.store, queue) == 8
     return workspace
 
 
@@ -240,7 +247,7 @@ def test_stop_signals_no_stranger(planned: Workspace) -> None:
 
 def test_a_full_disk_stops_the_work_and_loses_nothing(planned: Workspace) -> None:
     def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))  # the index needs 32 KB, a shard more
 
     argv = [sys.executable, "-c", "from generator.cli import main; main()", "work", "--burst"]
     with redis_connection(planned):

@@ -19,6 +19,8 @@ from trainer.tokenizer import record_texts, save_tokenizer, train_tokenizer
 
 Ids = Sequence[int]
 CPU = torch.device("cpu")
+THREADS = {"OMP_NUM_THREADS": "1"}  # for processes that are compared with this one to the last bit
+torch.set_num_threads(1)  # these models are too small for two, and two wait for each other when tests run side by side
 
 
 def packed_workspace(path: Path, n_articles: int = 3, **train: object) -> Workspace:

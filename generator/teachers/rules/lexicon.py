@@ -72,9 +72,13 @@ DEMONYM = re.compile(
 )
 
 
-def dates_of(text: str) -> list[tuple[int, int]]:
+Spans = list[tuple[int, int]]
+Scan = tuple[Spans, str, Spans]
+
+
+def dates_of(text: str) -> Spans:
     """Where dates stand; a bare year counts only behind a word that makes it one."""
-    found: list[tuple[int, int]] = []
+    found: Spans = []
     if not _DIGIT.search(text):
         return found
     for match in DATE.finditer(text):
@@ -102,6 +106,7 @@ class Lexicon:
         self._possible: list[tuple[str, str]] = []  # runs that are people's names if they begin with a known given name
         self._titled: dict[str, str] = {}
         self.places: set[str] = set()
+        self._scanned: dict[str, Scan] = {}
         self._with_the: set[str] = set()
         titles: dict[str, str] = {}
         sentences: dict[str, str] = {}  # windows overlap: each sentence once
@@ -123,9 +128,18 @@ class Lexicon:
             if all_ and sum(bool(with_the.search(sentence)) for sentence in all_) * 2 > len(all_):
                 self._with_the.add(name)
 
-    def runs(self, text: str) -> list[tuple[int, int]]:
+    def scan(self, sentence: str) -> Scan:
+        """A sentence's dates, its text with them masked, and its runs; each sentence is scanned once."""
+        found = self._scanned.get(sentence)
+        if found is None:
+            dates = dates_of(sentence)
+            text = masked(sentence, dates)
+            found = self._scanned[sentence] = (dates, text, self.runs(text))
+        return found
+
+    def runs(self, text: str) -> Spans:
         """Spans of capitalised runs that are names, in a text whose dates are masked."""
-        spans: list[tuple[int, int]] = []
+        spans: Spans = []
         position = 0
         while match := RUN.search(text, position):
             start, end = match.span()
@@ -206,8 +220,8 @@ class Lexicon:
         )
 
     def _names(self, sentence: str, article: str) -> None:
-        text = masked(sentence, dates_of(sentence))
-        for start, end in self.runs(text):
+        _, text, runs = self.scan(sentence)
+        for start, end in runs:
             run, before, after = text[start:end], text[:start], text[end : end + 60]
             self.counts[run] += 1
             title, name = split_title(run)
@@ -217,7 +231,7 @@ class Lexicon:
                 self._people[article].setdefault(name.rpartition(" ")[2], name)
                 if " " in name and " " not in self._people[article][name.rpartition(" ")[2]]:
                     self._people[article][name.rpartition(" ")[2]] = name
-                if title:
+                if title and name != run:
                     self._titled.setdefault(name, title)
             elif " " in name and looks_personal(name) and not before.endswith(("the ", "The ")):
                 self._possible.append((name, article))

@@ -13,7 +13,7 @@ from typing import Literal
 
 from foundation.records import Snippet
 from generator.teachers.rules import words
-from generator.teachers.rules.lexicon import DATE, DEMONYM, Lexicon, dates_of, followed_by_noun, masked, split_title
+from generator.teachers.rules.lexicon import DATE, DEMONYM, Lexicon, followed_by_noun, masked, split_title
 
 Kind = Literal["person", "place", "thing", "date", "number"]
 
@@ -175,10 +175,8 @@ def _pronouns_held(text: str, mentions: list[Mention]) -> bool:
 
 
 def _mentions(text: str, snippet: Snippet, lexicon: Lexicon) -> list[Mention]:
-    dates = dates_of(text)
+    dates, hidden, runs = lexicon.scan(text)
     found = [Mention("date", text[start:end], text[start:end], start, end) for start, end in dates]
-    hidden = masked(text, dates)
-    runs = lexicon.runs(hidden)
     found += [mention for span in runs if (mention := _name(hidden, span, snippet.article_id, lexicon))]
     for match in _NUMBER.finditer(masked(hidden, runs)):
         before = hidden[: match.start()].rstrip()
