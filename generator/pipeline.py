@@ -17,6 +17,7 @@ from foundation.ids import seed_of, stable_id
 from foundation.prompt_type import PromptType
 from foundation.records import ChatReply, GateResult, Record, Reject, Snippet, SplitPolicy, Unit, item_id
 from generator.gates import Gates
+from generator.gates.cjk import check_cjk
 from generator.render import chat_request, render_records, shows_source
 from generator.teachers.base import Teacher, TeacherRequest
 
@@ -68,6 +69,8 @@ class _Run:
         item = reply.id
         snippet = self.requests[item].snippet
         result, fields = self.gates.check_reply(self.prompt_type, reply)
+        if result.ok:
+            result = check_cjk(snippet.title, "title")  # it stands in the record whether a turn shows it or not
         if result.ok and shows_source(self.prompt_type):
             result = self.gates.check_source(snippet)
         rendered = render_records(self.prompt_type, snippet, fields, item) if result.ok else []

@@ -229,7 +229,6 @@ def test_a_cloze_has_exactly_one_blank(warm_gates: Gates, sentence: str, ok: boo
 def test_a_passage_that_a_record_shows_is_judged_too(warm_gates: Gates) -> None:
     assert warm_gates.check_source(snippet("Snow fell early.")).ok
     assert warm_gates.check_source(snippet("Snow 雪 fell early.")).field == "passage"
-    assert warm_gates.check_source(snippet("Snow fell early.", title="雪")).field == "title"
 
 
 def test_a_file_is_judged_line_by_line_in_order(warm_gates: Gates) -> None:

@@ -234,6 +234,16 @@ def test_a_passage_that_no_gate_saw_cannot_slip_into_a_record(warm_gates: Gates)
     assert [(reject.gate, reject.field) for reject in outcome.rejects] == [("cjk", "passage")]
 
 
+@pytest.mark.parametrize("id_", ["qpt/formal", "truth/true-statement"])
+def test_a_title_with_a_cjk_character_reaches_no_shard(warm_gates: Gates, id_: str) -> None:
+    prompt_type = load_catalogue()[id_]
+    fields = {name: "Snow fell on Moscow in December 1941." for name in prompt_type.fields}
+
+    (outcome,) = run(everyone(fields), prompt_type, [snippet("Snow fell early.", title="Moscow 雪")], warm_gates)
+
+    assert [(reject.gate, reject.field) for reject in outcome.rejects] == [("cjk", "title")]
+
+
 def test_a_template_that_renders_empty_is_a_reject(tmp_path: Path, warm_gates: Gates) -> None:
     prompt_type = load_one(tmp_path, GOOD.replace("{{ answer }}", "{% if answer == 'x' %}{{ answer }}{% endif %}"))
 
