@@ -104,6 +104,7 @@ class _Worker(rq.Worker):
     stop: Stop
     keep_house: Callable[[], None]
     heartbeat_seconds: int
+    told_to_stop = False
 
     @property
     def dequeue_timeout(self) -> int:
@@ -116,6 +117,7 @@ class _Worker(rq.Worker):
     def run_maintenance_tasks(self) -> None:
         """RQ calls this between jobs and at each turn of the wait for one."""
         if self.stop():
+            self.told_to_stop = True
             raise StopRequested
         self.keep_house()
 
@@ -215,7 +217,7 @@ class RqQueue:
         worker.stop, worker.keep_house = stop, self._keep_house
         worker.heartbeat_seconds = max(3, heartbeat)  # three of the shortest intervals, or a busy machine looks dead
         worker.work()
-        if not stop():
+        if not worker.told_to_stop:
             raise Failure(f"a queue worker ended by itself: {errors.last or 'no reason given'}", mend="is Redis up?")
 
     def depth(self) -> Depth:

@@ -33,7 +33,7 @@ STATE = "orchestrate.json"
 
 
 class Trained(Contract):
-    """A round's training, done. `checkpoint` is the folder that its answers come from."""
+    """A round's training, done. `checkpoint` names the run's checkpoint that its answers come from."""
 
     step: int
     checkpoint: str
@@ -150,7 +150,7 @@ class _Line:
                 mend="mend that, then run the same command again: it goes on from the last checkpoint",
             )
         result = ended.document
-        done = Trained(step=result["step"], checkpoint=result["checkpoint"], seconds=ended.seconds)
+        done = Trained(step=result["step"], checkpoint=Path(result["checkpoint"]).name, seconds=ended.seconds)
         self.keep(trained={**self.state.trained, number: done}, steps=result["steps"])
 
     def measure(self, number: int, split: Judged) -> None:
@@ -158,7 +158,11 @@ class _Line:
         answers, verdicts = self.file(number, "answers", split), self.file(number, "verdicts", split)
         if not answers.exists():
             arguments = ["answer", "--run", self.run, "--split", split, "--out", str(answers), "--device", self.device]
-            arguments += ["--checkpoint", self.state.trained[number].checkpoint, "--json"]
+            arguments += [
+                "--checkpoint",
+                str(self.folder / "checkpoints" / self.state.trained[number].checkpoint),
+                "--json",
+            ]
             arguments += ["--limit", str(self.limit)] if self.limit else []
             ended = self.stage(number, f"answer-{split}", "trainer.cli", arguments)
             if ended.code or not answers.exists():

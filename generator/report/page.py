@@ -202,11 +202,11 @@ def chart(rounds: list[Round]) -> Chart | None:
             centre = (
                 drawn.left
                 + (numbers.index(one.round) + 0.5) * width
-                + (index - (len(splits) - 1) / 2) * min(24.0, width / 4)
+                + (index - (len(splits) - 1) / 2) * min(28.0, width / 4)
             )
             for line, value, low, high, shift in (
-                (rate, one.pass_rate, one.low, one.high, -3),
-                (baseline, one.baseline, one.baseline_low, one.baseline_high, 3),
+                (rate, one.pass_rate, one.low, one.high, -5),
+                (baseline, one.baseline, one.baseline_low, one.baseline_high, 5),
             ):
                 if value is not None:
                     label = f"round {one.round}, {split}{' (shuffled answers)' if line is baseline else ''}: {percent(value)}"
