@@ -91,15 +91,15 @@ def _texts(question: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _marks(option: Read, others: Sequence[Read], known: frozenset[str]) -> tuple[Fact, ...]:
-    """What only this option has: its own facts, or its own words where no fact sets it apart."""
-    facts = [fact for fact in facts_of(option, known) if not any(holds(other.tokens, fact) for other in others)]
-    if facts:
-        return tuple(facts)
+    """What sets this option apart: its own facts; where they only do so together, all of them; else its own words."""
+    facts = facts_of(option, known)
+    own = [fact for fact in facts if not any(holds(other.tokens, fact) for other in others)]
+    if own or facts:
+        return tuple(own or facts)
     taken = [token.form for other in others for token in other.tokens]
-    own = [token for token in option.tokens if token.kind != "function"]
-    return tuple(
-        Fact("word", (token.form,), token.raw) for token in own if not any(same(token.form, form) for form in taken)
-    )
+    plain_words = [token for token in option.tokens if token.kind != "function"]
+    apart = [token for token in plain_words if not any(same(token.form, form) for form in taken)]
+    return tuple(Fact("word", (token.form,), token.raw) for token in apart or plain_words)
 
 
 def offered(question: str, word: str) -> bool:

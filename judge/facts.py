@@ -15,7 +15,8 @@ from typing import Literal
 
 from judge import words
 
-Kind = Literal["year", "number", "month", "name", "word", "function"]
+Kind = Literal["year", "month", "day", "number", "name", "word", "function"]
+FIGURES = frozenset({"year", "month", "day", "number"})
 
 _LETTERS = str.maketrans(
     {"ß": "ss", "ø": "o", "Ø": "O", "æ": "ae", "Æ": "Ae", "œ": "oe", "ł": "l", "Ł": "L", "đ": "d", "’": "'", "‘": "'"}
@@ -48,7 +49,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """Something that can be right or wrong: a year, a number, a month, a name of one or more words, or a plain word."""
+    """Something that can be right or wrong: a year, a month, a day of a month, another number, a name of one or more words, or a plain word."""
 
     kind: Kind
     forms: tuple[str, ...]
@@ -159,11 +160,12 @@ def _numbers(source: Read) -> list[Token]:
             at += 1
             continue
         lone = stop == at + 1
-        # "one of them", "the first time", "a second attack": counted as words, never as facts
-        loose = lone and token.raw in ("one", "One", "first", "First", "second")
-        form = token.form if lone and token.kind == "number" else f"{value:.6f}".rstrip("0").rstrip(".")
-        kind: Kind = "function" if loose else "number"
-        made.append(replace(token, form=form, kind=kind, capital=False, end=source.tokens[stop - 1].end))
+        if lone and token.raw in ("one", "One", "first", "second") or (lone and token.raw == "First" and token.first):
+            # "one of them", "the first time", "a second attack": words, never facts
+            made.append(replace(token, kind="function"))
+        else:
+            form = token.form if lone and token.kind == "number" else f"{value:.6f}".rstrip("0").rstrip(".")
+            made.append(replace(token, form=form, kind="number", capital=False, end=source.tokens[stop - 1].end))
         at = stop
     return made
 
@@ -194,15 +196,22 @@ def _run(source: Read, at: int) -> tuple[int, float | None]:
 
 
 def _months(source: Read) -> list[Token]:
-    """Months by name or short name. "may" and "march" are words too, so they must look like a date."""
+    """Months by name or short name, and their days. "may" and "march" are words too, so they must look like a date."""
     made = list(source.tokens)
     for at, token in enumerate(source.tokens):
         month = words.MONTH_OF.get(token.form)
-        if month is None or token.kind == "number":
+        if month is None or token.kind != "word":
             continue
-        dated = any(made[beside].kind in ("year", "number") for beside in (at - 1, at + 1) if 0 <= beside < len(made))
-        if dated or (token.capital and not token.first) or token.form not in _ALSO_WORDS:
-            made[at] = replace(token, form=month, kind="month", capital=False)
+        beside = [other for other in (at - 1, at + 1) if 0 <= other < len(made)]
+        if at >= 2 and made[at - 1].form == "of":
+            beside.append(at - 2)  # "the 30th of November"
+        dated = any(made[other].kind in ("year", "number") for other in beside)
+        if not (dated or (token.capital and not token.first) or token.form not in _ALSO_WORDS):
+            continue
+        made[at] = replace(token, form=month, kind="month", capital=False)
+        for other in beside:
+            if made[other].kind == "number" and made[other].form.isdigit() and 1 <= int(made[other].form) <= 31:
+                made[other] = replace(made[other], kind="day")
     return made
 
 
@@ -210,24 +219,27 @@ _ALSO_WORDS = frozenset({"may", "march", "august", "mar", "jan", "sept", "dec", 
 
 
 def _deny(source: Read) -> list[Token]:
-    """Mark what a negator governs in its clause: all up to the second plain word; of "rather than", one thing only."""
+    """Mark what a negator governs in its clause: the names and figures right behind it, and its first two plain words.
+
+    "Not Ryti" denies Ryti; "did not attack Ryti in 1941" denies the attack, not Ryti, and not the year.
+    """
     tokens = source.tokens
     made = list(tokens)
     for at, negator in enumerate(tokens):
         if not _negates(tokens, at):
             continue
-        left = 2 if negator.form in words.NEGATORS else 1
+        left, before = 2, negator
         for behind in range(at + 1, len(tokens)):
             token = tokens[behind]
-            if left <= 0 or token.form == "but" or _CLAUSE_END.search(source.gap(behind)):
-                break
-            if token.kind == "function":
-                continue
             plain_word = token.kind == "word" and not token.capital
-            if plain_word and left == 1 and tokens[behind - 1].capital and negator.form not in words.NEGATORS:
+            if left == 0 or token.form == "but" or _CLAUSE_END.search(source.gap(behind)):
                 break
-            made[behind] = replace(token, denied=True)
+            if plain_word and before.capital and negator.form not in words.NEGATORS:
+                break  # "rather than Talvela destroyed it": the verb is not denied
+            if plain_word or (left == 2 and token.kind != "function"):
+                made[behind] = replace(token, denied=True)
             left -= plain_word
+            before = token
     return made
 
 
@@ -243,7 +255,7 @@ def name_runs(source: Read, known: frozenset[str]) -> Iterator[list[Token]]:
     """Runs of capitalised words that are names. A word that only opens a sentence must be in `known`, or go on."""
     run: list[Token] = []
     for at, token in enumerate(source.tokens):
-        name = _is_name(source.tokens, at, known)
+        name = _is_name(source, at, known)
         joined = bool(run) and not source.gap(at).strip(" -") and not run[-1].raw.endswith("'s")
         follower = source.tokens[at + 1] if at + 1 < len(source.tokens) else None
         particle = token.form in words.PARTICLES and follower is not None and follower.capital
@@ -256,14 +268,16 @@ def name_runs(source: Read, known: frozenset[str]) -> Iterator[list[Token]]:
         yield run
 
 
-def _is_name(tokens: Sequence[Token], at: int, known: frozenset[str]) -> bool:
-    token = tokens[at]
+def _is_name(source: Read, at: int, known: frozenset[str]) -> bool:
+    token = source.tokens[at]
     if not token.capital or token.kind != "word":
         return False
     if not token.first or token.form in known or (token.raw.isupper() and len(token.raw) > 1):
         return True
-    follower = tokens[at + 1] if at + 1 < len(tokens) else None
-    return follower is not None and follower.capital and not follower.first and follower.kind == "word"
+    if at + 1 == len(source.tokens) or source.gap(at + 1).strip(" -"):
+        return False
+    follower = source.tokens[at + 1]
+    return follower.capital and not follower.first and follower.kind == "word"
 
 
 def known_names(*texts: Read) -> frozenset[str]:
@@ -277,7 +291,7 @@ def facts_of(source: Read, known: frozenset[str]) -> list[Fact]:
     """The facts of a text, each once, in its order; a name that is only a title or a kind of thing is none."""
     found: dict[Fact, int] = {}
     for token in source.tokens:
-        if token.kind in ("year", "number", "month"):
+        if token.kind in FIGURES:
             found.setdefault(Fact(token.kind, (token.form,), token.form.title(), token.denied), token.start)
     for run in name_runs(source, known):
         forms = tuple(token.form for token in run if token.capital)
@@ -297,12 +311,9 @@ def core(fact: Fact) -> tuple[str, ...]:
 
 def holds(tokens: Sequence[Token], fact: Fact) -> bool:
     """Whether `tokens` state the fact, denied or not as the fact itself is."""
-    if fact.kind in ("year", "number", "month"):
+    if fact.kind in FIGURES:
         return any(
-            token.form == fact.forms[0]
-            and token.denied == fact.denied
-            and (token.kind == "month") == (fact.kind == "month")
-            for token in tokens
+            token.form == fact.forms[0] and token.denied == fact.denied and same_kind(token, fact) for token in tokens
         )
     return all(
         any(
@@ -313,6 +324,13 @@ def holds(tokens: Sequence[Token], fact: Fact) -> bool:
         )
         for form in core(fact)
     )
+
+
+def same_kind(token: Token, fact: Fact) -> bool:
+    """Whether a word can be this figure: a month is no verb, and "the 1st Army" is not the first of a month."""
+    if fact.kind == "month" or token.kind == "month":
+        return token.kind == fact.kind
+    return "day" not in (token.kind, fact.kind) or token.kind == fact.kind
 
 
 def _other_bearer(tokens: Sequence[Token], at: int, fact: Fact) -> bool:

@@ -5,6 +5,7 @@ Guarantees: the same for every grader, before any model is asked. Cost: about 20
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from judge.outcome import Outcome
@@ -30,10 +31,16 @@ def precheck(answer: Answer) -> Outcome | None:
         return Outcome("FAIL", "empty", "The answer is empty.")
     if not any(char.isalnum() for char in text):
         return Outcome("FAIL", "punctuation", "The answer holds no letter and no digit.")
+    if _spoken(text) == _spoken(answer.item.question):
+        return Outcome("FAIL", "echo", "The answer is the question.")
     loop = looping(text)
     if loop:
         return Outcome("FAIL", "looping", f"The answer repeats itself: {loop!r}.")
     return None
+
+
+def _spoken(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
 
 
 def looping(text: str) -> str:

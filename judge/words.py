@@ -18,7 +18,7 @@ FUNCTION = _words(
     "is are was were be been being am do does did done has have had having will would shall should can could may might "
     "must there here all any some each both such other another more most many much few own same while because since "
     "until although though once again further however therefore thus hence still yet even ever never no not nor neither "
-    "without yes true false correct incorrect answer called named known rather instead s t mr mrs"
+    "without yes true false correct incorrect answer called named known rather instead indeed s t mr mrs"
 )
 
 # Words that say what kind of thing a name is. Alone they name nothing: "Lake Ladoga" is found by "Ladoga".

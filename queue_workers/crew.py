@@ -88,8 +88,8 @@ class Crew:
         *lines, self._rest = (self._rest + os.read(self._read, 1 << 20)).split(b"\n")
         for line in lines:
             row = json.loads(line)
-            unit = Unit.model_validate(row.pop("unit")) if row["unit"] else None
-            yield News(**row, unit=unit) if unit else News(row["state"], row["fault"], row["error"])
+            unit = row.pop("unit")
+            yield News(**row, unit=Unit.model_validate(unit) if unit else None)
 
     def _live(self, parent: int) -> None:
         die_with_parent(signal.SIGKILL)

@@ -74,9 +74,14 @@ def work(workspace: Workspace, *, burst: bool, workers: int) -> Summary:
             teacher = stack.enter_context(teacher_from_settings(workspace))
             context = Context(store, teacher, Gates(), load_split(store), workspace.settings.queue.lease)
             context.warm({line.fingerprint for line in plan.lines})
-            total = depth.queued + depth.in_flight if burst else None
-            with progress("units", total) as bar:
-                _Shift(workspace, queue, context, ledger, burst, bar).run(workers, stack)
+            shift = _Shift(workspace, queue, context, ledger, burst)
+            crew = Crew(shift.worker)
+            stack.callback(crew.close)
+            crew.start(workers)  # before the progress bar: it has a thread, and a fork wants none
+            for number in (signal.SIGTERM, signal.SIGINT):
+                _handle(stack, number, shift.on_signal)
+            with progress("units", depth.queued + depth.in_flight if burst else None) as bar:
+                shift.run(crew, bar)
         ledger.refresh()
         dead = {row.unit.id for row in queue.failures()}
         left = sum(unit.id not in dead for unit in remaining(load_plan(store), store))
@@ -85,14 +90,13 @@ def work(workspace: Workspace, *, burst: bool, workers: int) -> Summary:
 
 @dataclass
 class _Shift:
-    """One stretch of work, from the first worker's start to the last one's end."""
+    """One stretch of work: what the workers do, and what this process makes of their news."""
 
     workspace: Workspace
     queue: RqQueue
     context: Context
     ledger: Ledger
     burst: bool
-    bar: Progress
     signals: int = 0
     trouble: Failure | None = None
     deaths: int = 0
@@ -101,29 +105,24 @@ class _Shift:
     done: Totals = field(default_factory=Totals)
     looked: float = 0.0
 
-    def run(self, workers: int, stack: ExitStack) -> None:
+    def run(self, crew: Crew, bar: Progress) -> None:
         """Returns when the last worker has ended. Raises what stopped the work, if something did."""
-        crew = Crew(self._worker)
-        stack.callback(crew.close)
-        crew.start(workers)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            _handle(stack, number, self._on_signal)
-        stopping = 0.0
-        while crew.size:
+        stopping: float | None = None
+        while stopping is None or crew.size:
             for news in crew.news(LOOK):
-                self._hear(news)
-            if stopping:
+                self._hear(news, bar)
+            if stopping is not None:
                 if self.signals > 1 or time.monotonic() - stopping > self.context.lease + MARGIN:
                     crew.kill()
             elif self._should_stop(crew):
                 stopping = time.monotonic()
                 crew.stop()
         for news in crew.news(0):
-            self._hear(news)
+            self._hear(news, bar)
         if self.trouble:
             raise self.trouble
 
-    def _worker(self, stop: Stop, tell: Callable[[Unit, Ran], None]) -> None:
+    def worker(self, stop: Stop, tell: Callable[[Unit, Ran], None]) -> None:
         """The life of one worker process."""
 
         def handle(unit: Unit) -> Ack:
@@ -168,7 +167,7 @@ class _Shift:
         dead = {row.unit.id for row in self.queue.failures()}
         return all(unit.id in dead for unit in remaining(plan, store))
 
-    def _hear(self, news: News) -> None:
+    def _hear(self, news: News, bar: Progress) -> None:
         if news.unit is None:
             say(f"a worker ended: {news.error}")
             return
@@ -176,7 +175,7 @@ class _Shift:
             self.teacher_failed.clear()
             self.deaths = 0
             self.done += self.ledger.add(news.unit)
-            self.bar.advance(1, self._rates())
+            bar.advance(1, self._rates())
             return
         say(f"unit {news.unit.id} of {news.unit.prompt_type} was not committed: {news.error}")
         if news.fault == "store":
@@ -194,7 +193,7 @@ class _Shift:
         rate = done.records / max(1e-3, time.monotonic() - self.began)
         return f"{done.records:,} records ({rate:,.0f}/s), {done.accepted / max(1, done.items):.0%} of items accepted"
 
-    def _on_signal(self, *_: Any) -> None:
+    def on_signal(self, *_: Any) -> None:
         self.signals += 1
 
 

@@ -93,23 +93,26 @@ def _causal(q_RHLD: Tensor, k_RGLD: Tensor, v_RGLD: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=4)  # every layer of a step asks for the same plan
 def _plan(lengths: tuple[int, ...], device: torch.device) -> tuple[list[tuple[int, int]], Tensor, Tensor]:
-    """Groups as (documents, longest), the token that each padded slot holds, and the slot of each token."""
+    """Groups as (documents, filled up to), the token that each padded slot holds, and the slot of each token."""
     starts = [0]
     for length in lengths:
         starts.append(starts[-1] + length)
-    longest_first = sorted(range(len(lengths)), key=lambda document: -lengths[document])
-    groups: list[tuple[int, int]] = []
+    groups: dict[int, int] = {}
     slots: list[int] = []
     homes = torch.empty(starts[-1], dtype=torch.long)
-    for document in longest_first:
+    for document in sorted(range(len(lengths)), key=lambda document: lengths[document]):
         start, length = starts[document], lengths[document]
-        if not groups or groups[-1][1] > length * 1.3 + 16:  # a new group costs more than filling up this much
-            groups.append((0, length))
-        rows, longest = groups[-1]
-        groups[-1] = (rows + 1, longest)
+        filled = _filled(length)
+        groups[filled] = groups.get(filled, 0) + 1
         homes[start : start + length] = torch.arange(len(slots), len(slots) + length)
-        slots += [*range(start, start + length), *[start + length - 1] * (longest - length)]
-    return groups, torch.tensor(slots, device=device), homes.to(device)
+        slots += [*range(start, start + length), *[start + length - 1] * (filled - length)]
+    return [(rows, filled) for filled, rows in groups.items()], torch.tensor(slots, device=device), homes.to(device)
+
+
+def _filled(length: int) -> int:
+    """16, 32, 48, 64, 96, 128, 192, 256 ...: few enough shapes for a CPU's compiled kernels to be met again."""
+    step = max(16, 1 << (length - 1).bit_length() >> 2)
+    return -(-length // step) * step
 
 
 def _mask(q_NHD: Tensor, k_NGD: Tensor, v_NGD: Tensor, layout: Layout) -> Tensor:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from trainer.layout import Batch
     from trainer.shape import ModelConfig
 
+FILLED = 128  # supervised positions are filled up to a multiple of this, so that a CPU meets its compiled kernels again
+
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(number of the layer, q_NHD, k_NGD, v_NGD) -> out_NHD."""
 
@@ -128,7 +130,9 @@ class Model(nn.Module):
 
         hidden_NC = self.hidden(batch.tokens_N, batch.positions_N, packed)
         supervised_S = (batch.targets_N != IGNORE).nonzero().squeeze(1)
-        logits_SV = self.logits(hidden_NC[supervised_S])
+        filler = -len(supervised_S) % FILLED
+        logits_SV = self.logits(hidden_NC[F.pad(supervised_S, (0, filler))])
         if logits_SV.dtype != torch.float64:
             logits_SV = logits_SV.float()
-        return F.cross_entropy(logits_SV, batch.targets_N[supervised_S], reduction="sum")
+        targets_S = F.pad(batch.targets_N[supervised_S], (0, filler), value=IGNORE)
+        return F.cross_entropy(logits_SV, targets_S, ignore_index=IGNORE, reduction="sum")

@@ -180,7 +180,10 @@ def test_only_the_parent_killed_takes_its_workers_along(workspace: Workspace) ->
     assert_all_is_there(workspace)
 
 
-def test_a_killed_worker_takes_its_work_horse_along_and_is_replaced(workspace: Workspace) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_worker_takes_its_work_horse_along_and_is_replaced(workspace: Workspace, workers: int) -> None:
+    file = workspace.root / "factory.toml"
+    file.write_text(file.read_text().replace("workers = 2", f"workers = {workers}"))
     with working(workspace) as work:
         wait_for(lambda: committed(workspace))
         worker = work.children()[0]
@@ -268,9 +271,7 @@ def test_a_flushed_redis_while_it_works(workspace: Workspace) -> None:
         wait_for(lambda: committed(workspace))
         with redis_connection(workspace) as redis:
             redis.flushall()
-            told = run_json("factory", "reconcile", cwd=workspace.root)
-            assert told["requeued"] > 0
-        assert work.wait(90) == 0
+        assert work.wait(90) == 0  # it finds the queue empty before the plan is done, and fills it again
     assert_all_is_there(workspace)
 
 

@@ -36,13 +36,23 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def workspace(packed: Path, tmp_path: Path) -> Workspace:
-    folder = tmp_path / "w"
+def _copy(packed: Path, folder: Path) -> Workspace:
     subprocess.run(["cp", "-a", str(packed), str(folder)], check=True)  # links of the packs included
     with open(folder / "factory.toml", "a", encoding="utf-8") as file:
         file.write(JUDGE)
     return Workspace(folder)
+
+
+@pytest.fixture
+def workspace(packed: Path, tmp_path: Path) -> Workspace:
+    return _copy(packed, tmp_path / "w")
+
+
+@pytest.fixture(scope="module")
+def whole(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, dict[str, Any]]:
+    """A workspace whose run `main` went through both its rounds unbroken, and what the command printed."""
+    workspace = _copy(packed, tmp_path_factory.mktemp("whole") / "w")
+    return workspace, run_json("trainer", "run", "--orchestrate", cwd=workspace.root, timeout=500)
 
 
 def _weights(workspace: Workspace, name: str = "main") -> str:
@@ -80,17 +90,9 @@ def _mark(workspace: Workspace, name: str) -> str:
     return stable_id("orchestrate", str(workspace.root), name)
 
 
-def test_killed_in_every_stage_it_ends_where_an_unbroken_run_ends(workspace: Workspace) -> None:
-    # given an unbroken run
-    whole = run_json("trainer", "run", "--orchestrate", cwd=workspace.root, timeout=500)
-    assert (whole["stopped"], whole["rounds_trained"], whole["step"]) == (False, 2, whole["steps"])
-    assert [(row["round"], row["split"]) for row in _rounds(workspace)] == [
-        (1, "phrasing"),
-        (1, "unseen"),
-        (2, "phrasing"),
-        (2, "unseen"),
-    ]
-    # when another is killed once in each kind of stage, and asked to stop in a fourth
+def test_killed_in_every_stage_it_ends_where_an_unbroken_run_ends(whole: tuple[Workspace, dict[str, Any]]) -> None:
+    workspace, _ = whole
+    # when a run is killed once in each kind of stage, and asked to stop in a fourth
     for stage in ("1-train", "1-answer-phrasing", "1-judge-unseen"):
         log = workspace.logs / f"broken-{stage}.log"
         process = _start(workspace, "broken")
@@ -116,8 +118,15 @@ def test_killed_in_every_stage_it_ends_where_an_unbroken_run_ends(workspace: Wor
     assert marked(_mark(workspace, "broken")) == []
 
 
-def test_each_round_is_trained_answered_judged_and_drawn_once(workspace: Workspace) -> None:
-    found = run_json("trainer", "run", "--orchestrate", cwd=workspace.root, timeout=500)
+def test_each_round_is_trained_answered_judged_and_drawn_once(whole: tuple[Workspace, dict[str, Any]]) -> None:
+    workspace, found = whole
+    assert (found["stopped"], found["rounds_trained"], found["step"]) == (False, 2, found["steps"])
+    assert [(row["round"], row["split"]) for row in _rounds(workspace)] == [
+        (1, "phrasing"),
+        (1, "unseen"),
+        (2, "phrasing"),
+        (2, "unseen"),
+    ]
     folder = workspace.train / "runs" / "main"
     steps = [row["step"] for row in found["results"] if row["split"] == "phrasing"]
     assert steps == [round(found["steps"] / 2), found["steps"]]
