@@ -160,7 +160,7 @@ def _numbers(source: Read) -> list[Token]:
             at += 1
             continue
         lone = stop == at + 1
-        if lone and token.raw in ("one", "One", "first", "second") or (lone and token.raw == "First" and token.first):
+        if (lone and token.raw in ("one", "One", "first", "second")) or (lone and token.raw == "First" and token.first):
             # "one of them", "the first time", "a second attack": words, never facts
             made.append(replace(token, kind="function"))
         else:

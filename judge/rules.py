@@ -1,8 +1,8 @@
 """The rules grader: normalised fact containment, not a language model.
 
 Guarantees: deterministic, no weights, no network. An answer passes if it states the facts that the reference has and the
-question has not (numbers, dates, names; plain words where there are none), and states nothing that stands against
-them. Cost: about 1 ms an answer. Misses: synonyms, who did what to whom, and facts told without their names.
+question has not (dates, numbers, names; plain words where there are none), and states nothing that stands against
+them. Cost: 1 to 10 ms an answer. Misses: synonyms, who did what to whom, and facts told without their names.
 """
 
 from __future__ import annotations
@@ -11,98 +11,43 @@ import math
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foundation.ids import stable_id
 from judge import choices, words
-from judge.facts import Fact, Kind, Read, Token, core, facts_of, holds, known_names, read, same
+from judge.case import SHARE, SHORT, Case, anywhere
+from judge.facts import FIGURES, Fact, Read, Token, facts_of, holds, same
 from judge.outcome import Outcome
 
 if TYPE_CHECKING:
     from foundation.records import Answer, EvalItem
 
-# Up to 12 words an answer is the fact itself, so all of it must be there.
-SHORT = 12
-# A longer reference tells more than was asked: a good retelling keeps most of its facts, a lucky one a few.
-SHARE = 0.6
-# Up to 40 words (one or two sentences) a number other than the reference's takes its place; in a longer passage it may
-# be another, true, number.
+# Up to 40 words (one or two sentences) a figure other than the reference's takes its place; in a longer passage it may
+# be another, true one, unless it is a year that nothing supports.
 SENTENCES = 40
 # With fewer facts than this a long reference is compared by its words as well.
 FEW = 3
+# More than a third of an answer's facts from nowhere is invention, whatever else it holds.
+INVENTED = 1 / 3
+# An answer of 8 words is a sentence, and must be about what was asked: half of its words, or most of the reference's.
+SENTENCE, ABOUT = 8, 0.5
 
-_STANCE = re.compile(r"\W*(yes|no|true|false)\b\s*(?:[.,;:!-]|$)", re.IGNORECASE)
 _DENIES = re.compile(
     r"^\W*no\b(?=\s*(?:[.,;:!-]|$))|\b(?:false|incorrect|untrue|wrong|(?:not|n't) (?:true|correct|right))\b"
 )
 _AFFIRMS = re.compile(r"^\W*yes\b|\b(?:true|correct)\b")
-_ASKS: tuple[tuple[re.Pattern[str], frozenset[Kind]], ...] = (
-    (re.compile(r"\bhow (?:many|much|long|far|old|large|big|tall|deep)\b"), frozenset({"number", "year"})),
-    (re.compile(r"\b(?:when|(?:what|which) (?:date|day|month|year))\b"), frozenset({"year", "month", "number"})),
-    (re.compile(r"\b(?:who|whom|whose|where)\b"), frozenset({"name"})),
-)
-
-
-@dataclass(frozen=True)
-class Case:
-    """One question with all that its answer is held against, read once."""
-
-    item: EvalItem
-    text: str
-
-    @cached_property
-    def question(self) -> Read:
-        return read(self.item.question)
-
-    @cached_property
-    def reference(self) -> Read:
-        return read(choices.without_label(self.item.reference))
-
-    @cached_property
-    def answer(self) -> Read:
-        return read(choices.without_label(self.text))
-
-    @cached_property
-    def around(self) -> Read:
-        """The passage and its title: what an answer may draw on."""
-        return read(f"{self.item.title}.\n{self.item.snippet}")
-
-    @cached_property
-    def known(self) -> frozenset[str]:
-        return known_names(self.around, self.question, self.reference)
-
-    @cached_property
-    def facts(self) -> list[Fact]:
-        """The reference's facts; those it denies ("not Ryti") only if it states no other."""
-        facts = facts_of(self.reference, self.known)
-        return [fact for fact in facts if not fact.denied] or facts
-
-    @cached_property
-    def size(self) -> int:
-        return len(self.item.reference.split())
-
-    @cached_property
-    def stance(self) -> str:
-        """`yes`, `no`, or empty: how the reference begins."""
-        found = _STANCE.match(self.item.reference)
-        return "" if found is None else "yes" if found[1].lower() in ("yes", "true") else "no"
 
 
 def grade(item: EvalItem, text: str) -> Outcome:
     """Hold one answer against its reference."""
     case = Case(item, text)
-    if case.stance:
-        wrong = _against_stance(case)
-        if wrong or _bare(case):
-            return wrong or Outcome("PASS", explanation=f"It says {case.stance}, as the reference does.")
-        return _against_facts(case) or _contained(case, _needed(case))
-    options = choices.find(item.question, case.reference, case.known, label=choices.label_of(item.reference))
-    if options and _right_letter(case, options) and not case.answer.tokens:
-        return Outcome("PASS", "", f"It chooses {options.labels[options.right]}, as the reference does.")
-    return _against_options(case, options) or _against_facts(case) or _contained(case, _needed(case, options))
+    if case.stance and (wrong := _against_stance(case)):
+        return wrong
+    if _bare(case):
+        return Outcome("PASS", "", f"It says {case.stance or choices.label_of(text)}, as the reference does.")
+    return _against_options(case) or _against_facts(case) or _off_topic(case) or _contained(case)
 
 
 def _against_stance(case: Case) -> Outcome | None:
@@ -115,29 +60,30 @@ def _against_stance(case: Case) -> Outcome | None:
         said = "yes"
     if said and said != case.stance:
         return Outcome("FAIL", "polarity", f"The reference says {case.stance}, the answer says {said}.")
-    if not said and not _novel(case):  # a correction that is right says no by itself; nothing else does
+    if not said and (case.stance == "yes" or not case.novel):  # a right correction says no by itself; nothing else does
         return Outcome("FAIL", "polarity", f"The reference says {case.stance}; the answer says neither yes nor no.")
     return None
 
 
 def _bare(case: Case) -> bool:
-    """Whether the right word alone is enough: it always is for yes; for no only if nothing had to be put right."""
-    alone = not [
-        token for token in case.answer.tokens if token.kind != "function" and token.form not in ("statement", "claim")
-    ]
-    return alone and (case.stance == "yes" or not _novel(case))
+    """Whether the right word or letter stands alone, and is enough: for no, only if nothing had to be put right."""
+    if any(token.kind != "function" and token.form not in ("statement", "claim") for token in case.answer.tokens):
+        return False
+    return _right_letter(case) or case.stance == "yes" or (case.stance == "no" and not case.novel)
 
 
-def _right_letter(case: Case, options: choices.Options) -> bool:
-    return bool(options.labels) and choices.label_of(case.text) == options.labels[options.right]
+def _right_letter(case: Case) -> bool:
+    options = case.options
+    return bool(options and options.labels and choices.label_of(case.text) == options.labels[options.right])
 
 
-def _against_options(case: Case, options: choices.Options | None) -> Outcome | None:
+def _against_options(case: Case) -> Outcome | None:
     """What speaks against an answer to "A or B?", before its facts are looked at."""
+    options = case.options
     if options is None:
         return None
     label = choices.label_of(case.text)
-    if label and options.labels and not _right_letter(case, options):
+    if label and options.labels and not _right_letter(case):
         return Outcome(
             "FAIL", "competing", f"It chooses {label}; the reference chooses {options.labels[options.right]}."
         )
@@ -151,37 +97,17 @@ def _against_options(case: Case, options: choices.Options | None) -> Outcome | N
     return None
 
 
-def _asked(case: Case) -> frozenset[Kind]:
-    question = case.question.text.lower()
-    return next((kinds for pattern, kinds in _ASKS if pattern.search(question)), frozenset())
-
-
-def _novel(case: Case) -> list[Fact]:
-    """The reference's facts that the question does not give away."""
-    return [fact for fact in case.facts if not _anywhere(case.question, fact)]
-
-
-def _needed(case: Case, options: choices.Options | None = None) -> list[Fact]:
-    """The facts an answer is asked for."""
-    if options is not None:
-        return list(options.facts)
-    if case.stance == "yes":
-        return case.facts  # the statement stands in the question: repeating it is all there is to say
-    novel = _novel(case)
-    asked = [fact for fact in novel if fact.kind in _asked(case)]
-    return asked or novel or case.facts
-
-
-def _contained(case: Case, needed: Sequence[Fact]) -> Outcome:
+def _contained(case: Case) -> Outcome:
     """PASS if the share of the needed facts that stand in the answer is large enough."""
+    needed = case.need.facts
+    if case.opening and (told := [fact for fact in facts_of(case.opening, case.known) if fact in needed]):
+        needed = tuple(told)
     found = [fact for fact in needed if holds(case.answer.tokens, fact)]
     missing = [fact for fact in needed if fact not in found]
-    short = case.size <= SHORT and case.stance != "yes"
-    enough = len(found) >= (len(needed) if short else math.ceil(SHARE * len(needed) - 1e-9))
     shown = _told([fact.shown for fact in found], [fact.shown for fact in missing])
-    if not enough:
+    if len(found) < math.ceil(case.need.share * len(needed) - 1e-9):
         return Outcome("FAIL", "missing", shown)
-    share = _word_share(case, needed, short)
+    share = _word_share(case, needed)
     if share is None:
         return Outcome("PASS", "", shown)
     hits, misses, least = share
@@ -191,16 +117,14 @@ def _contained(case: Case, needed: Sequence[Fact]) -> Outcome:
     return Outcome("PASS" if len(hits) >= least else "FAIL", "" if len(hits) >= least else "missing", shown)
 
 
-def _word_share(case: Case, needed: Sequence[Fact], short: bool) -> tuple[list[str], list[str], int] | None:
+def _word_share(case: Case, needed: Sequence[Fact]) -> tuple[list[str], list[str], int] | None:
     """Plain words found and missing, and how many are needed. None where the facts alone decide."""
-    if needed and (_asked(case) & {fact.kind for fact in needed} or len(needed) >= FEW or case.stance):
+    if needed and (case.asked & {fact.kind for fact in needed} or len(needed) >= FEW or case.stance or case.options):
         return None
-    if needed and all(_anywhere(case.question, fact) for fact in needed):
-        return None  # a choice among what the question names
     of_facts = {form for fact in case.facts for form in fact.forms} | words.PARTICLES
     plain = [token for token in case.reference.tokens if token.kind == "word" and token.form not in of_facts]
-    asked = {token.form for token in case.question.tokens}
-    plain = [token for token in plain if not any(same(token.form, form) for form in asked)] or ([] if needed else plain)
+    given = {token.form for token in case.question.tokens}
+    plain = [token for token in plain if not any(same(token.form, form) for form in given)] or ([] if needed else plain)
     by_form = {token.form: token.denied for token in plain}
     hits = [
         form
@@ -208,27 +132,50 @@ def _word_share(case: Case, needed: Sequence[Fact], short: bool) -> tuple[list[s
         if any(same(form, token.form) and token.denied == denied for token in case.answer.tokens)
     ]
     # Words have synonyms, facts have not: beside facts half of the words are enough.
-    share = 0.5 if needed else 1.0 if short else SHARE
+    share = 0.5 if needed else 1.0 if case.size <= SHORT else SHARE
     return hits, [form for form in by_form if form not in hits], math.ceil(share * len(by_form) - 1e-9)
+
+
+def _off_topic(case: Case) -> Outcome | None:
+    """A sentence that shares a date or a name with the reference, and is about something else."""
+    said = [token for token in case.answer.tokens if token.kind != "function"]
+    if case.size > SENTENCES or len(case.answer.tokens) < SENTENCE:
+        return None
+    wanted = [token for token in case.reference.tokens if token.kind != "function"]
+    ground = [*wanted, *(token for token in case.question.tokens if token.kind != "function")]
+    about = sum(any(same(token.form, other.form) for other in ground) for token in said)
+    kept = sum(any(same(token.form, other.form) for other in said) for token in wanted)
+    if about >= ABOUT * len(said) or kept >= SHARE * len(wanted):
+        return None
+    return Outcome("FAIL", "off-topic", f"Only {about} of its {len(said)} words are about the question.")
 
 
 def _against_facts(case: Case) -> Outcome | None:
     """What the answer states against the reference, whatever else it holds."""
-    if case.size > SENTENCES:
-        return _invented(case, list(facts_of(case.answer, case.known)))
     stated = [fact for fact in facts_of(case.answer, case.known) if not fact.denied]
-    extra = [fact for fact in stated if not _supported(case.reference, fact) and not _supported(case.question, fact)]
+    extra = [fact for fact in stated if not _supported(case.reference, fact) and not _given(case, fact)]
+    passage = case.size > SENTENCES
+    if passage:
+        rivals = [fact for fact in extra if fact.kind == "year" and not anywhere(case.around, fact)]
+    else:
+        rivals = [fact for fact in extra if fact.kind in FIGURES]
     for fact in case.facts:
-        rivals = [other for other in extra if other.kind == fact.kind != "name"]
-        if rivals and not fact.denied and not _anywhere(case.answer, fact):
-            return Outcome("FAIL", "contradicted", f"It says {rivals[0].shown} where the reference says {fact.shown}.")
-    denial = _denied(case)
-    if denial:
+        other = next((rival for rival in rivals if rival.kind == fact.kind), None)
+        if other and not fact.denied and not anywhere(case.answer, fact):
+            return Outcome("FAIL", "contradicted", f"It says {other.shown} where the reference says {fact.shown}.")
+    if not passage and (denial := _denied(case)):
         return Outcome("FAIL", "negated", f"It denies what the reference states: {denial}.")
-    hedge = _hedge(case)
-    if hedge:
+    if not passage and (hedge := _hedge(case)):
         return Outcome("FAIL", "hedged", f"It leaves open whether it is {hedge}.")
     return _invented(case, extra if case.size <= SHORT else stated)
+
+
+def _given(case: Case, fact: Fact) -> bool:
+    """Whether the question gives the fact as true: what only a wrong option says, it does not."""
+    options = case.options
+    if options and any(fact in marks for at, marks in enumerate(options.marks) if at != options.right):
+        return False
+    return _supported(case.question, fact)
 
 
 def _denied(case: Case) -> str:
@@ -270,7 +217,7 @@ def _hedge(case: Case) -> str:
 
 
 def _weighty(token: Token) -> bool:
-    return token.kind in ("year", "number", "month") or token.capital
+    return token.kind in FIGURES or token.capital
 
 
 def _invented(case: Case, stated: Sequence[Fact]) -> Outcome | None:
@@ -281,13 +228,12 @@ def _invented(case: Case, stated: Sequence[Fact]) -> Outcome | None:
     if case.size <= SHORT:
         figures = [fact for fact in loose if fact.kind != "name"]
         # one new name in a full sentence may be true; more, or one instead of a sentence, is a guess
-        if figures or len(loose) > (1 if size > SHORT else 0):
-            return Outcome("FAIL", "unsupported", f"Nothing supports {', '.join(fact.shown for fact in loose)}.")
-    elif len(stated) >= FEW and 2 * len(loose) > len(stated):
-        return Outcome(
-            "FAIL", "unsupported", f"Nothing supports most of what it says: {_some([fact.shown for fact in loose])}."
-        )
-    return None
+        wrong = bool(figures) or len(loose) > (1 if size > SHORT else 0)
+    else:
+        wrong = len(stated) >= FEW and len(loose) > INVENTED * len(stated)
+    return (
+        Outcome("FAIL", "unsupported", f"Nothing supports {_some([fact.shown for fact in loose])}.") if wrong else None
+    )
 
 
 def _backed(case: Case, fact: Fact, lenient: bool) -> bool:
@@ -297,19 +243,10 @@ def _backed(case: Case, fact: Fact, lenient: bool) -> bool:
 
 def _supported(source: Read, fact: Fact) -> bool:
     """Whether a text has the fact, or, of a name, any word that is its own."""
-    if fact.kind != "name":
-        return _anywhere(source, fact)
+    if fact.kind in FIGURES:
+        return anywhere(source, fact)
     own = [form for form in fact.forms if form not in words.GENERIC] or list(fact.forms)
     return any(same(form, token.form, name=True) for form in own for token in source.tokens)
-
-
-def _anywhere(source: Read, fact: Fact) -> bool:
-    """Whether a text holds the fact, stated or denied."""
-    if fact.kind == "name":
-        return all(any(same(form, token.form, name=True) for token in source.tokens) for form in core(fact))
-    return any(
-        fact.forms[0] == token.form and (fact.kind == "month") == (token.kind == "month") for token in source.tokens
-    )
 
 
 def _some(shown: Sequence[str]) -> str:
@@ -331,7 +268,8 @@ class RulesGrader:
     def identity(self) -> str:
         here = Path(__file__).parent
         return stable_id(
-            "rules", *((here / f"{name}.py").read_text("utf-8") for name in ("choices", "facts", "rules", "words"))
+            "rules",
+            *((here / f"{name}.py").read_text("utf-8") for name in ("case", "choices", "facts", "rules", "words")),
         )
 
     def ready(self) -> AbstractContextManager[None]:

@@ -110,20 +110,12 @@ def rewind_metrics(folder: Path, step: int) -> None:
 
 
 def append_metric(folder: Path, metric: Metric) -> None:
-    _append(folder / METRICS, metric)
+    with open(folder / METRICS, "ab", buffering=0) as file:
+        file.write(_line(metric))
 
 
-def append_round(folder: Path, point: RoundPoint) -> None:
-    _append(folder / ROUNDS, point)
-
-
-def _append(path: Path, row: Contract) -> None:
-    with open(path, "ab", buffering=0) as file:
-        file.write(_line(row))
-
-
-def _line(row: Contract) -> bytes:
-    return json.dumps(row.model_dump(exclude_none=True)).encode() + b"\n"
+def _line(metric: Metric) -> bytes:
+    return json.dumps(metric.model_dump(exclude_none=True)).encode() + b"\n"
 
 
 def _read(path: Path, kind: type[Row]) -> list[Row]:

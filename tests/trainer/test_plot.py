@@ -9,11 +9,11 @@ import pytest
 
 from foundation.errors import Failure
 from trainer.metrics import (
+    ROUNDS,
     Metric,
     RoundPoint,
     RunInfo,
     append_metric,
-    append_round,
     read_metrics,
     read_rounds,
     write_run_info,
@@ -59,11 +59,15 @@ def test_the_picture_is_made_whole_and_again(tmp_path: Path) -> None:
     assert picture == tmp_path / "loss.png"
     assert size(picture)[0] >= 1000
     first = picture.read_bytes()
-    append_round(tmp_path, RoundPoint(round=1, step=60, pass_rate=0.6, low=0.5, high=0.7, baseline=0.1))
-    append_round(tmp_path, RoundPoint(round=2, step=120, pass_rate=0.7, low=0.6, high=0.8, baseline=0.1))
+    points = [
+        RoundPoint(round=1, step=30, pass_rate=0.6, low=0.5, high=0.7, baseline=0.1),
+        RoundPoint(round=2, step=60, pass_rate=0.7, low=0.6, high=0.8, baseline=0.1),
+        RoundPoint(round=2, step=60, error="the judge could not be reached"),
+    ]
+    (tmp_path / ROUNDS).write_text("".join(point.model_dump_json() + "\n" for point in points))
     draw(tmp_path)
     assert picture.read_bytes() != first
-    assert [point.round for point in read_rounds(tmp_path)] == [1, 2]
+    assert [point.round for point in read_rounds(tmp_path)] == [1, 2, 2]
     assert not list(tmp_path.glob(".tmp-*"))
 
 
