@@ -32,7 +32,7 @@ _ASKS: tuple[tuple[re.Pattern[str], frozenset[Kind]], ...] = (
     (re.compile(r"\bhow (?:many|much|long|far|old|large|big|tall|deep)\b"), frozenset({"number", "year"})),
     (re.compile(r"\b(?:what|which) year\b"), frozenset({"year"})),
     (re.compile(r"\b(?:when|(?:what|which) (?:date|day|month))\b"), _DATE),
-    (re.compile(r"\b(?:who|whom|whose|where)\b"), frozenset({"name"})),
+    (re.compile(r"\b(?:who|whom|whose|where|(?:what|which) (?:person|man|woman)|name of)\b"), frozenset({"name"})),
 )
 
 
@@ -70,7 +70,18 @@ class Case:
 
     @cached_property
     def known(self) -> frozenset[str]:
-        return known_names(self.around, self.question, self.reference)
+        known = known_names(self.around, self.question, self.reference)
+        first = self.reference.tokens[:1]
+        if "name" not in self.asked or not first or not first[0].capital or first[0].kind != "word":
+            return known
+        # "Who led it?" "Tanner led it." opens with a name, unless that word stands somewhere in lower case
+        common = {
+            token.form
+            for text in (self.around, self.question, self.reference)
+            for token in text.tokens
+            if not token.capital
+        }
+        return known if first[0].form in common else known | {first[0].form}
 
     @cached_property
     def size(self) -> int:

@@ -200,7 +200,7 @@ def _months(source: Read) -> list[Token]:
     made = list(source.tokens)
     for at, token in enumerate(source.tokens):
         month = words.MONTH_OF.get(token.form)
-        if month is None or token.kind != "word":
+        if month is None or token.kind == "number":
             continue
         beside = [other for other in (at - 1, at + 1) if 0 <= other < len(made)]
         if at >= 2 and made[at - 1].form == "of":

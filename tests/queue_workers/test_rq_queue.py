@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from foundation.workspace import Workspace
 from queue_workers.identity import alive, began, died_here, worker_name
 from queue_workers.protocol import DONE, RELEASE, Ack
 from queue_workers.redis_server import connect, redis_connection
-from queue_workers.rq_queue import RqQueue
+from queue_workers.rq_queue import GAP, RqQueue
 from tests.queue_workers.conftest import make_units
 
 _fork = multiprocessing.get_context("fork")
@@ -108,27 +109,36 @@ def test_a_message_is_json_with_ids_alone_and_jobs_leave_nothing_behind(redis: R
     ]
 
 
-@pytest.mark.parametrize("field", ["func", "success_callback_name", "failure_callback_name"])
-def test_a_message_cannot_run_code(redis: Redis, tmp_path: Path, field: str) -> None:
+def test_a_message_cannot_name_a_function(redis: Redis, tmp_path: Path) -> None:
     # given someone who can write to Redis and knows RQ
-    victim = tmp_path / "ran"
     foreign = rq.Queue("test-normal", connection=redis, serializer=JSONSerializer)
-    job = foreign.enqueue("pathlib.Path.touch", args=[str(victim)], job_id="test_foreign", result_ttl=0)
-    if field != "func":
-        redis.hset(job.key, field, "tests.queue_workers.test_rq_queue.foreign_code")
+    foreign.enqueue("os.mkdir", args=[str(tmp_path / "ran")], job_id="test_foreign", result_ttl=0)
     queue = make_queue(redis)
     # when a worker takes the message, and a good one behind it
     queue.submit(make_units(1), "normal")
     drain(queue, lambda unit: (tmp_path / f"good-{unit.start}").touch() or DONE)
     # then it is dropped, without a retry, and the good one is run
-    assert not victim.exists()
-    assert (tmp_path / "good-0").exists()
+    assert [path.name for path in tmp_path.iterdir() if path.name != "w"] == ["good-0"]
     assert queue.failures() == []
     assert queue.depth().queued == 0
 
 
+@pytest.mark.parametrize("field", ["success_callback_name", "failure_callback_name", "stopped_callback_name"])
+@pytest.mark.parametrize("ack", [DONE, Ack("failed", "own")])
+def test_a_message_cannot_name_a_callback(
+    redis: Redis, tmp_path: Path, field: str, ack: Ack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOREIGN", str(tmp_path / "ran"))
+    queue = make_queue(redis)
+    (unit,) = make_units(1)
+    queue.submit([unit], "normal")
+    redis.hset(f"rq:job:test_{unit.id}", field, f"{foreign_code.__module__}.foreign_code")
+    drain(queue, lambda _: ack)
+    assert not (tmp_path / "ran").exists()
+
+
 def foreign_code(*_: Any) -> None:
-    raise AssertionError("a message ran code")
+    Path(os.environ["FOREIGN"]).touch()
 
 
 def test_a_message_that_is_no_json_is_dropped(redis: Redis, tmp_path: Path) -> None:
@@ -155,6 +165,47 @@ def test_a_dead_worker_is_noticed_on_its_host_and_its_unit_runs_at_once(
     redis.delete("qpt:test:house")  # its turn to look comes a quarter of the heartbeat later
     assert drain(queue, lambda _: DONE) < 10
     assert queue.failures() == []
+
+
+def test_what_a_dead_worker_left_does_not_stop_the_next_one(workspace: Workspace, redis: Redis, tmp_path: Path) -> None:
+    # given a dead worker whose execution has expired, while the job's list of executions still names it
+    queue = make_queue(redis, heartbeat=60)
+    queue.submit(make_units(1), "normal")
+    with worker(workspace, mark_pid_and_hang(tmp_path), heartbeat=60) as process:
+        horse_of(tmp_path)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    (entry,) = redis.zrange("rq:wip:test-normal", 0, -1)
+    redis.delete(b"rq:execution:" + entry)  # type: ignore[operator]
+    redis.zadd("rq:wip:test-normal", {entry: 1})
+    assert redis.keys("rq:executions:*")
+    redis.delete("qpt:test:house")
+
+    def handle(_: Unit) -> Ack:
+        with open(tmp_path / "runs", "a") as file:
+            file.write("x")
+        return DONE
+
+    # when another one takes the unit, then it is done and acked the first time
+    drain(queue, handle)
+    assert (tmp_path / "runs").read_text() == "x"
+
+
+def test_a_unit_between_pop_and_start_is_not_taken_again(redis: Redis) -> None:
+    # given a worker at work that has just popped a unit
+    queue = make_queue(redis)
+    units = make_units(2)
+    queue.submit(units, "normal")
+    redis.hset("rq:worker:x", "state", "idle")
+    redis.sadd("rq:workers:test-normal", "rq:worker:x")
+    job = redis.lpop("rq:queue:test-normal")
+    assert isinstance(job, bytes)
+    # when it is submitted again, a moment before the worker marks it started
+    started = threading.Timer(GAP / 2, redis.zadd, ["rq:wip:test-normal", {job + b":execution": time.time() + 60}])
+    started.start()
+    # then the queue, which looks twice, finds it
+    assert queue.submit(units, "normal") == 0
+    started.join()
 
 
 def test_a_silent_worker_elsewhere_is_given_up_after_its_heartbeat(
