@@ -49,7 +49,7 @@ class TrainState(Contract):
     phrasing: float | None
     model: ModelConfig
     tokenizer: str
-    identity: dict[str, str | int | float]
+    identity: dict[str, str | int | float | bool]
     rng: dict[str, str]
     files: dict[str, str] = Field(default_factory=dict)
     digest: str = ""
@@ -142,7 +142,7 @@ def read_state(path: Path) -> TrainState:
     return state
 
 
-def check_identity(state: TrainState, now: dict[str, str | int | float]) -> None:
+def check_identity(state: TrainState, now: dict[str, str | int | float | bool]) -> None:
     """Raises `UsageError` that names the first thing in which this run is not the one that was begun."""
     for key in [*state.identity, *now]:
         then, today = state.identity.get(key), now.get(key)

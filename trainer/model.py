@@ -32,8 +32,13 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(number of the layer, q_NHD, k_NGD, v_NGD) -> out_NHD."""
 
 
+def unit_norm(x: Tensor) -> Tensor:
+    """Scale the last dimension to a root mean square of 1."""
+    return F.rms_norm(x, x.shape[-1:], eps=1e-6)
+
+
 class RMSNorm(nn.Module):
-    """Scale each token to a root mean square of 1, then by a learned weight."""
+    """`unit_norm`, then a learned weight."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -62,6 +67,7 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.layer, self.heads, self.kv_heads, self.size = layer, config.heads, config.kv_heads, config.head_size
+        self.qk_norm = config.qk_norm
         self.attention_norm = RMSNorm(config.width)
         self.qkv = nn.Linear(config.width, (config.heads + 2 * config.kv_heads) * self.size, bias=False)
         self.attention_out = nn.Linear(config.width, config.width, bias=False)
@@ -72,6 +78,8 @@ class Block(nn.Module):
     def forward(self, x_NC: Tensor, cos_N1d: Tensor, sin_N1d: Tensor, attend_: Attend) -> Tensor:
         qkv = self.qkv(self.attention_norm(x_NC)).unflatten(-1, (-1, self.size))
         qk, v_NGD = qkv.split((self.heads + self.kv_heads, self.kv_heads), dim=1)
+        if self.qk_norm:
+            qk = unit_norm(qk)
         q_NHD, k_NGD = rotate(qk, cos_N1d, sin_N1d).split((self.heads, self.kv_heads), dim=1)
         x_NC = x_NC + self.attention_out(attend_(self.layer, q_NHD, k_NGD, v_NGD).flatten(1))
         gate, up = self.gate_up(self.ffn_norm(x_NC)).chunk(2, dim=-1)
@@ -110,7 +118,7 @@ class Model(nn.Module):
     def hidden(self, tokens_N: Tensor, positions_N: Tensor, attend_: Attend) -> Tensor:
         """(N, C) after the last norm. Positions must be below `config.context`."""
         cos, sin = (table[positions_N].unsqueeze(1) for table in (self.cos, self.sin))
-        x_NC = self.embedding(tokens_N)
+        x_NC = unit_norm(self.embedding(tokens_N))  # else the first block's output drowns what a token is
         for block in self.blocks:
             x_NC = block(x_NC, cos, sin, attend_)
         return self.final_norm(x_NC)

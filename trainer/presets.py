@@ -25,7 +25,7 @@ class Preset:
 PRESETS = {
     # Small enough to learn 24 articles in minutes on two cores.
     "demo": Preset(
-        ModelConfig(vocabulary=4096, layers=4, width=256, heads=4, kv_heads=4, ffn=704, context=512),
+        ModelConfig(vocabulary=4096, layers=4, width=256, heads=4, kv_heads=4, ffn=704, context=512, qk_norm=True),
         parameters=4_262_144,
         any_vocabulary=True,
     ),

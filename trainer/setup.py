@@ -58,7 +58,7 @@ class Setup:
         return math.ceil(self.contexts / self.settings.batch)
 
     @property
-    def identity(self) -> dict[str, str | int | float]:
+    def identity(self) -> dict[str, str | int | float | bool]:
         """What makes this run this run. Left out: how often it saves and looks at itself, and how rounds cut it."""
         free = {"checkpoint_every", "evaluate_every", "rounds", "seconds", "vocabulary"}
         return {

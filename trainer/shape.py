@@ -9,7 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class ModelConfig(BaseModel):
-    """`heads` query heads over `kv_heads` key and value heads; `ffn`: inner size of SwiGLU; `context`: positions."""
+    """`heads` query heads over `kv_heads` key and value heads; `ffn`: inner size of SwiGLU; `context`: positions.
+
+    `qk_norm`: queries and keys are scaled to a root mean square of 1, which lets a small model learn faster.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -20,6 +23,7 @@ class ModelConfig(BaseModel):
     kv_heads: int = Field(ge=1)
     ffn: int = Field(ge=1)
     context: int = Field(ge=1)
+    qk_norm: bool = False
     rope_base: float = Field(default=10_000.0, gt=0)
 
     @model_validator(mode="after")

@@ -82,6 +82,10 @@ def fault_server(behaviour: Behaviour) -> Iterator[FaultServer]:
         runner = loop.run_until_complete(start())
         loop.run_forever()
         loop.run_until_complete(runner.cleanup())
+        for task in asyncio.all_tasks(loop):  # handlers of connections that clients left open
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()

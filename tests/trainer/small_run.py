@@ -42,7 +42,9 @@ def pack_again(workspace: Workspace) -> None:
 def small_model(kv_heads: int = 2, dtype: torch.dtype = torch.float64, seed: int = 0) -> Model:
     """Two layers, width 32, vocabulary 50."""
     torch.manual_seed(seed)
-    config = ModelConfig(vocabulary=50, layers=2, width=32, heads=4, kv_heads=kv_heads, ffn=48, context=64)
+    config = ModelConfig(
+        vocabulary=50, layers=2, width=32, heads=4, kv_heads=kv_heads, ffn=48, context=64, qk_norm=True
+    )
     return Model(config).to(dtype)
 
 
