@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import NoReturn
 
 from foundation.console import new_app, run_app
@@ -9,6 +10,9 @@ from foundation.console import new_app, run_app
 
 def main() -> NoReturn:
     """Run the command line."""
+    # Before torch is loaded: with libgomp's default, each of its threads spins for milliseconds at every barrier, and one
+    # busy neighbour on the machine makes training fifteen times slower. A short spin costs nothing when it is quiet.
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     from trainer import commands_data, commands_run
 
     app = new_app("From committed records to a small model: shuffle, tokenizer, pack, run, answer, chat.")
