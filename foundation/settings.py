@@ -79,14 +79,9 @@ class TrainSettings(Table):
     preset: str = Field(default="demo", description="Model shape: see `trainer params`.")
     vocabulary: int = Field(default=4096, ge=512, le=65536, description="Tokens in the tokenizer.")
     context: int = Field(default=512, ge=64, description="Tokens in one packed context.")
-    batch: int = Field(default=4, ge=1, description="Contexts in one optimizer step.")
-    epochs: float = Field(
-        default=4.0, gt=0, description="Passes over the training split, unless `seconds` ends the run first."
-    )
-    seconds: float = Field(
-        default=0.0, ge=0, description="Stop after this many seconds of training; 0: no limit. Spoils repeatability."
-    )
-    learning_rate: float = Field(default=1e-3, gt=0, description="Peak learning rate of AdamW.")
+    batch: int = Field(default=2, ge=1, description="Contexts in one optimizer step.")
+    epochs: float = Field(default=4.0, gt=0, description="Passes over the training split.")
+    learning_rate: float = Field(default=3e-3, gt=0, description="Peak learning rate of AdamW.")
     min_learning_rate: float = Field(default=0.1, ge=0, le=1, description="Share of the peak the decay ends at.")
     warmup: float = Field(default=0.05, ge=0, le=1, description="Share of the steps spent warming up.")
     weight_decay: float = Field(default=0.1, ge=0, description="AdamW's weight decay, on matrices only.")

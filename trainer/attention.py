@@ -5,7 +5,7 @@ head, R documents of one group, L the longest of them.
 
 Guarantees: a token sees itself and the tokens before it in its own document, nothing else; the layout is taken as given.
 Cost: work grows with the sum of the squared lengths (`varlen`, and `segments` with about 15 % on top), or with N squared
-(`mask`, the reference for tests). `segments` on a CPU in bfloat16 is four times as fast as torch's fused kernel there.
+(`mask`, the reference for tests). `segments` on a CPU in bfloat16 is two to five times as fast as torch's fused kernel there.
 """
 
 from __future__ import annotations

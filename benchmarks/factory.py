@@ -1,0 +1,132 @@
+"""What the factory adds to the teacher: `factory work` on one core beside a bare loop over the same items, in one run.
+
+The bare loop asks the same `rules` teacher for the same snippets, parses each reply, checks it for CJK and by lingua,
+and appends JSON lines to one file: no queue, no plan, no fork, no commit, no provenance. Also the time of `factory --help`
+beside an interpreter that imports typer and stops. Prints one JSON document; absolute figures are this machine's own.
+
+    .venv/bin/python benchmarks/factory.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import orjson
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+
+def command(*arguments: str, cwd: Path) -> str:
+    """Run `factory …` on this process's cores and return its standard output."""
+    argv = [sys.executable, "-c", "from generator.cli import main; main()", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run(argv, cwd=cwd, env=environment, check=True, capture_output=True, text=True).stdout
+
+
+def factory_work(folder: Path) -> tuple[int, float]:
+    """Records committed by `factory work --burst`, start-up included, and its seconds."""
+    workspace = folder / "w"
+    command("init", str(workspace), cwd=folder)
+    (workspace / "factory.toml").write_text('[teacher]\nbackend = "rules"\n')
+    command("ingest", str(REPOSITORY / "examples/wwii/articles"), cwd=workspace)
+    command("enqueue", "--all", cwd=workspace)
+    begun = time.perf_counter()
+    command("work", "--burst", cwd=workspace)
+    seconds = time.perf_counter() - begun
+    return int(json.loads(command("status", "--json", cwd=workspace))["records"]), seconds
+
+
+def bare_loop(folder: Path) -> tuple[int, float]:
+    """Records written by a loop without a factory around it, and its seconds, imports left out."""
+    from lingua import Language, LanguageDetectorBuilder
+
+    from foundation.corpus import Corpus
+    from foundation.store import LocalStore
+    from generator.catalogue import load_catalogue
+    from generator.gates.cjk import CJK
+    from generator.render import chat_request, render_records
+    from generator.teachers.base import TeacherRequest
+    from generator.teachers.rules import RulesTeacher
+
+    detector = LanguageDetectorBuilder.from_languages(Language.ENGLISH, Language.CHINESE).build()
+    detector.compute_language_confidence("Ready.", Language.ENGLISH)
+    snippets = list(Corpus(LocalStore(folder / "w")).all_snippets())
+
+    async def loop() -> int:
+        written, teacher = 0, RulesTeacher()
+        with open(folder / "bare.jsonl", "wb") as file:
+            for prompt_type in load_catalogue().values():
+                requests = [
+                    TeacherRequest(chat_request(prompt_type, snippet, snippet.id, 1), prompt_type, snippet, 0)
+                    for snippet in snippets
+                ]
+                by_id = {request.chat.id: request.snippet for request in requests}
+                async for reply in teacher.complete(requests):
+                    if reply.finish != "stop":
+                        continue
+                    fields = orjson.loads(reply.text)
+                    text = "\n".join(value if isinstance(value, str) else "\n".join(value) for value in fields.values())
+                    if CJK.search(text) or detector.compute_language_confidence(text, Language.ENGLISH) != 1.0:
+                        continue
+                    for record in render_records(prompt_type, by_id[reply.id], fields, reply.id):
+                        file.write(orjson.dumps([message.model_dump() for message in record.messages]) + b"\n")
+                        written += 1
+        return written
+
+    begun = time.perf_counter()
+    return asyncio.run(loop()), time.perf_counter() - begun
+
+
+def best_of(count: int, argv: list[str]) -> float:
+    """Shortest wall time of `count` runs, in seconds."""
+    times = []
+    for _ in range(count):
+        begun = time.perf_counter()
+        subprocess.run(argv, check=True, capture_output=True, cwd=REPOSITORY)
+        times.append(time.perf_counter() - begun)
+    return min(times)
+
+
+def main() -> None:
+    """Measure and print."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one core, for children too
+    with tempfile.TemporaryDirectory() as name:
+        records, seconds = factory_work(Path(name))
+        bare_records, bare_seconds = bare_loop(Path(name))
+    help_ = best_of(
+        5,
+        [sys.executable, "-c", "import sys; sys.argv = ['factory', '--help']; from generator.cli import main; main()"],
+    )
+    typer = best_of(5, [sys.executable, "-c", "import typer"])
+    print(
+        json.dumps(
+            {
+                "factory_work": {
+                    "records": records,
+                    "seconds": round(seconds, 2),
+                    "records_per_second": round(records / seconds),
+                },
+                "bare_loop": {
+                    "records": bare_records,
+                    "seconds": round(bare_seconds, 2),
+                    "records_per_second": round(bare_records / bare_seconds),
+                },
+                "ratio": round(records / seconds / (bare_records / bare_seconds), 2),
+                "help_seconds": round(help_, 3),
+                "import_typer_seconds": round(typer, 3),
+            },
+            indent=2,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
