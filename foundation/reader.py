@@ -6,10 +6,11 @@ and counted; a broken line is named, counted and passed over. Cost: one sequenti
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from foundation.store import Store
 
 SHARDS = "shards"
+REJECTS = "rejects"
 TOMBSTONES = "tombstones"
 Kind = Literal["article", "snippet", "prompt_type", "fingerprint", "unit"]
 
@@ -104,6 +106,21 @@ def read(store: Store, manifest: Manifest | None = None, report: ReadReport | No
             report.read += 1
             report.splits[record.split] += 1
             yield record
+
+
+def committed_rejects(store: Store, shard: str, attempts: Set[str], listed: Callable[[], Sequence[str]]) -> list[bytes]:
+    """Lines of the rejects that complement `shard`: those of the attempt that its records name.
+
+    `attempts` are the ones named by the records. A shard without a record names none; then every item was rejected, and
+    of the unit's files of rejects, which `listed` gives, the longest has them all.
+    """
+    stem = shard.replace(SHARDS, REJECTS, 1).removesuffix(".jsonl")
+    names = [f"{stem}.{attempt}.jsonl" for attempt in attempts] if attempts else listed()
+    found = []
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):  # nothing of that attempt was rejected
+            found.append(store.get(name).splitlines())
+    return max(found, key=len, default=[])
 
 
 def _is_withdrawn(record: Record, withdrawn: set[tuple[str, str]]) -> bool:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from foundation.errors import Failure
-from foundation.reader import SHARDS
+from foundation.reader import REJECTS, SHARDS, committed_rejects
 from foundation.records import Unit
 from queue_workers.plan import Plan
 from queue_workers.protocol import PRIORITIES, Priority, Queue
@@ -26,7 +26,6 @@ from queue_workers.protocol import PRIORITIES, Priority, Queue
 if TYPE_CHECKING:
     from foundation.store import Store
 
-REJECTS = "rejects"
 VERSION = 1  # of the index; another one is made anew
 _Listed = dict[str, dict[str, list[str]]]  # files of rejects by folder, then by unit
 _TABLE = """
@@ -135,7 +134,7 @@ class Ledger:
             raise self._failure(error) from error
 
     def _count(self, name: str, listed: _Listed) -> tuple[str | int, ...]:
-        records, broken = _lines(self.store.get(name))
+        records, broken = _rows(self.store.get(name).splitlines())
         rejects, unreadable = self._rejects(name, {record["attempt"] for record in records}, listed)
         accepted = {record["item"] for record in records}
         rejected = {reject["item"] for reject in rejects} - accepted
@@ -153,22 +152,17 @@ class Ledger:
         return _unit_of(name), prompt_type, *counts
 
     def _rejects(self, shard: str, attempts: set[str], listed: _Listed) -> tuple[list[dict[str, Any]], int]:
-        """The rejects of the attempt that was committed: its records name it. Without a record, the longest file is whole."""
-        stem = shard.replace(SHARDS, REJECTS, 1).removesuffix(".jsonl")
-        folder = stem.rpartition("/")[0]
-        if attempts:
-            names = [f"{stem}.{attempt}.jsonl" for attempt in attempts]
-        else:
+        """The rejects of the attempt that was committed."""
+
+        def files() -> list[str]:
+            folder = shard.replace(SHARDS, REJECTS, 1).rpartition("/")[0]
             if folder not in listed:
                 listed[folder] = {}
                 for name in self.store.list(folder):
                     listed[folder].setdefault(_unit_of(name), []).append(name)
-            names = listed[folder].get(_unit_of(shard), [])
-        found: list[tuple[list[dict[str, Any]], int]] = []
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):  # nothing of that attempt was rejected
-                found.append(_lines(self.store.get(name)))
-        return max(found, key=lambda lines: len(lines[0]), default=([], 0))
+            return listed[folder].get(_unit_of(shard), [])
+
+        return _rows(committed_rejects(self.store, shard, attempts, files))
 
 
 @contextlib.contextmanager
@@ -203,10 +197,10 @@ def _unit_of(name: str) -> str:
     return name.rpartition("/")[2].partition(".")[0]
 
 
-def _lines(data: bytes) -> tuple[list[dict[str, Any]], int]:
-    """The JSON objects of a blob, and how many of its lines are none."""
+def _rows(lines: list[bytes]) -> tuple[list[dict[str, Any]], int]:
+    """The JSON objects of some lines, and how many lines are none."""
     rows, broken = [], 0
-    for line in data.splitlines():
+    for line in lines:
         with contextlib.suppress(orjson.JSONDecodeError):
             row = orjson.loads(line)
             if isinstance(row, dict) and row.keys() >= {"item", "attempt", "phase", "usage"}:

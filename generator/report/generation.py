@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from pydantic import ValidationError
 
 from foundation.corpus import Corpus
 from foundation.errors import Failure
-from foundation.reader import SHARDS, ReadReport, read, tombstones
+from foundation.reader import REJECTS, SHARDS, ReadReport, committed_rejects, read, tombstones
 from foundation.records import Record, Reject, Usage
 from generator.report.pick import Pick
 
@@ -90,18 +91,20 @@ def collect_generation(store: Store, advance: Callable[[int], None]) -> Generati
     for name in committed.values():
         result.of(name.removeprefix(f"{SHARDS}/").rpartition("/")[0]).units += 1
     files: dict[str, list[str]] = {}
-    for name in store.list("rejects"):
+    for name in store.list(REJECTS):
         unit = name.rpartition("/")[2].partition(".")[0]
         if unit in committed:
             files.setdefault(unit, []).append(name)
     withdrawn: set[tuple[str, str]] = {(stone.kind, stone.value) for stone in tombstones(store)}
     for unit, records in groupby(read(store, report=result.read), key=lambda record: record.unit):
         attempts, accepted = _count_records(records, result)
-        names = [name for name in files.pop(unit, []) if name.split(".")[-2] in attempts]
-        _count_rejects(_valid_rejects(store, names, result), accepted, withdrawn, result)
+        files.pop(unit, None)
+        lines = committed_rejects(store, committed.get(unit, ""), attempts, list)
+        _count_rejects(_read_rejects(lines, result), accepted, withdrawn, result)
         advance(1)
-    for names in files.values():  # units without a record: every item was rejected
-        _count_rejects(_valid_rejects(store, names, result), set(), withdrawn, result)
+    for unit, names in files.items():  # units without a record: every item was rejected
+        lines = committed_rejects(store, committed[unit], set(), partial(list, names))
+        _count_rejects(_read_rejects(lines, result), set(), withdrawn, result)
         advance(1)
     return result
 
@@ -148,24 +151,14 @@ def _count_records(records: Iterator[Record], result: Generation) -> tuple[set[s
     return attempts, set(teachers)
 
 
-def _valid_rejects(store: Store, names: list[str], result: Generation) -> list[Reject]:
-    """The rejects that complement a shard's records: those of its own attempt, which its records name.
-
-    A shard without a record names none; then every item was rejected, and the attempt with most rejects has them all.
-    """
-    best: list[Reject] = []
-    broken = 0
-    for name in names:
-        rejects, unreadable = [], 0
-        for line in store.get(name).splitlines():
-            try:
-                rejects.append(Reject.model_validate_json(line))
-            except ValidationError:
-                unreadable += 1
-        if len(rejects) >= len(best):
-            best, broken = rejects, unreadable
-    result.broken_rejects += broken
-    return best
+def _read_rejects(lines: list[bytes], result: Generation) -> list[Reject]:
+    rejects = []
+    for line in lines:
+        try:
+            rejects.append(Reject.model_validate_json(line))
+        except ValidationError:
+            result.broken_rejects += 1
+    return rejects
 
 
 def _count_rejects(
