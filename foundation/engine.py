@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import re
 import secrets
 import socket
 import sys
@@ -20,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from foundation.errors import Failure
+from foundation.errors import Failure, UsageError
 from foundation.processes import ProcessGroup, await_gpu_memory, gpu_memory_used, running
 
 
@@ -60,6 +61,8 @@ def engine(config: EngineConfig, log: Path) -> Iterator[Engine]:
             where=sys.executable,
             mend=f"pip install 'qpt-factory[vllm]', or set {config.table}.backend to rules or openai",
         )
+    if config.model.startswith(("/", "./", "../", "~")) and not Path(config.model).expanduser().is_dir():
+        raise UsageError("there is no such model folder", where=config.model, mend=f"mend {config.table}.model")
     log.parent.mkdir(parents=True, exist_ok=True)
     baseline = gpu_memory_used()
     port, key = _free_port(), secrets.token_urlsafe(24)
@@ -107,7 +110,7 @@ def _await_ready(group: ProcessGroup, port: int, config: EngineConfig) -> None:
     while time.monotonic() < until:
         if not group.alive:
             raise Failure(
-                f"the vLLM server ended while it started\n{group.tail()}",
+                f"the vLLM server ended while it started: {_reason(group.tail(200))}",
                 where=str(group.log),
                 mend=_mend(group.tail(200), config.table),
             )
@@ -118,7 +121,7 @@ def _await_ready(group: ProcessGroup, port: int, config: EngineConfig) -> None:
             return
         time.sleep(0.25)
     raise Failure(
-        f"the vLLM server was not ready after {config.start_timeout:.0f} s\n{group.tail()}",
+        f"the vLLM server was not ready after {config.start_timeout:.0f} s",
         where=str(group.log),
         mend=f"raise {config.table}.start_timeout",
     )
@@ -135,4 +138,10 @@ def _mend(log: str, table: str) -> str:
         or "repo id must be" in lowered
     ):
         return f"mend {table}.model: a name on the hub, or a folder with the weights"
-    return "read the log; the last lines stand above"
+    return "read that log"
+
+
+def _reason(log: str) -> str:
+    """The last line that names an error; the log has the rest."""
+    errors = re.findall(r"\b\w+(?:Error|Exception): .+", log)
+    return errors[-1].strip()[:300] if errors else "no reason given"

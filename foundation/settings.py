@@ -7,14 +7,18 @@ Guarantees: closed (an unknown key is refused, with the nearest name), every key
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from foundation.errors import UsageError
+
+PREFIX = "FACTORY_"
+OTHER_VARIABLES = {"FACTORY_WORKSPACE", "FACTORY_DEBUG"}  # theirs is not a setting's form
 
 
 class Table(BaseModel):
@@ -28,6 +32,14 @@ class CorpusSettings(Table):
     window: int = Field(default=8, ge=1, le=64, description="Sentences in a snippet.")
     stride: int = Field(default=4, ge=1, le=64, description="Sentences the window moves by.")
     min_words: int = Field(default=80, ge=0, description="Articles with fewer words are stubs: skipped and counted.")
+
+    @model_validator(mode="after")
+    def _no_gaps(self) -> CorpusSettings:
+        if self.stride > self.window:
+            raise ValueError(
+                f"stride {self.stride} is longer than window {self.window}: sentences between would be lost"
+            )
+        return self
 
 
 class SplitSettings(Table):
@@ -112,7 +124,7 @@ class JudgeSettings(Table):
 class Settings(BaseSettings):
     """All of `factory.toml`. Each table is one room's."""
 
-    model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix="FACTORY_", env_nested_delimiter="__")
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix=PREFIX, env_nested_delimiter="__")
 
     version: Literal[1] = Field(default=1, description="Version of the workspace's layout.")
     corpus: CorpusSettings = CorpusSettings()
@@ -137,7 +149,8 @@ class Settings(BaseSettings):
 
 
 def load(path: Path) -> Settings:
-    """Read and check a `factory.toml`. Raises `UsageError` that names the key and the nearest right one."""
+    """Read and check a `factory.toml` and the environment. Raises `UsageError` that names the key and the nearest right one."""
+    _check_environment()
     try:
         values = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -150,27 +163,45 @@ def load(path: Path) -> Settings:
         raise _explain(error, path) from error
 
 
+def _check_environment() -> None:
+    """Refuse a variable that looks like a setting and is none: pydantic-settings would pass over it in silence."""
+    for name in os.environ:
+        if name.startswith(PREFIX) and name not in OTHER_VARIABLES:
+            keys = name.removeprefix(PREFIX).lower().split("__")
+            for depth, key in enumerate(keys):
+                known = _known_keys(keys[:depth])
+                if key not in known:
+                    raise UsageError(f"no such setting: {'.'.join(keys)}", where=name, mend=_nearest(key, known))
+
+
 def _explain(error: ValidationError, path: Path) -> UsageError:
     first = error.errors()[0]
     keys = [str(part) for part in first["loc"]]
     name = ".".join(keys)
     if first["type"] != "extra_forbidden":
-        source = f"FACTORY_{'__'.join(keys).upper()} in the environment, or {path}"
+        variable = PREFIX + "__".join(keys).upper()
+        where = variable if variable in os.environ else f"{path}{_line_of(path, keys)}"
         return UsageError(
-            f"setting {name}: {first['msg']}", where=source, mend="give it a value of the kind it asks for"
+            f"setting {name}: {first['msg']}", where=where, mend="give it a value of the kind it asks for"
         )
-    known = _known_keys(keys[:-1])
-    near = difflib.get_close_matches(keys[-1], known, n=3, cutoff=0.4) or sorted(known)
     return UsageError(
-        f"no such setting: {name}", where=f"{path}{_line_of(path, keys)}", mend=f"known here: {', '.join(near)}"
+        f"no such setting: {name}",
+        where=f"{path}{_line_of(path, keys)}",
+        mend=_nearest(keys[-1], _known_keys(keys[:-1])),
     )
 
 
+def _nearest(key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"{f'did you mean {near[0]}? ' if near else ''}known here: {', '.join(known) or 'none'}"
+
+
 def _known_keys(tables: list[str]) -> list[str]:
+    """The keys of a table, or of the whole file; none where `tables` leads to a plain value."""
     model: Any = Settings
     for table in tables:
         model = model.model_fields[table].annotation
-    return list(model.model_fields)
+    return list(getattr(model, "model_fields", ()))
 
 
 def _line_of(path: Path, keys: list[str]) -> str:

@@ -37,7 +37,9 @@ class Workspace:
         here = (start or (Path(named) if named else Path.cwd())).resolve()
         for folder in (here, *here.parents):
             if (folder / FILE).is_file():
-                return cls(folder)
+                found = cls(folder)
+                found.settings  # noqa: B018  a wrong setting stops every command, not only the one that reads it
+                return found
         raise UsageError(
             "this is not a workspace, nor is any folder above it",
             where=str(here),
@@ -50,7 +52,7 @@ class Workspace:
         from foundation.settings import template
 
         if folder.exists() and not folder.is_dir():
-            raise UsageError("that is a file, not a folder", where=str(folder), mend="name a new or empty folder")
+            raise UsageError("that is a file, not a folder", where=str(folder), mend="name a folder, or a new one")
         folder.mkdir(parents=True, exist_ok=True)
         if not LocalStore(folder).put_once(FILE, template().encode()):
             raise UsageError(

@@ -109,8 +109,8 @@ def select(names: Sequence[str], folder: Path | None = None) -> list[PromptType]
         found = [prompt_type for prompt_type in catalogue.values() if name in (prompt_type.id, prompt_type.family)]
         if not found:
             near = difflib.get_close_matches(name, [*catalogue, *families], n=3, cutoff=0.4)
-            mend = f"did you mean {' or '.join(near)}?" if near else f"families here: {', '.join(families)}"
-            raise UsageError(f"no such prompt type or family: {name}", mend=f"{mend} `factory prompts list` shows all")
+            mend = f"did you mean {' or '.join(near)}" if near else f"families here: {', '.join(families)}"
+            raise UsageError(f"no such prompt type or family: {name}", mend=f"{mend}; `factory prompts list` shows all")
         chosen |= {prompt_type.id: prompt_type for prompt_type in found}
     return list(chosen.values())
 

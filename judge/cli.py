@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import typer
 
 from foundation.console import emit_json, new_app, run_app, say, table
+from foundation.errors import UsageError
 
 if TYPE_CHECKING:
     from judge.stats import Rate
@@ -19,7 +20,9 @@ app = new_app("Reads a student's answers and says PASS, FAIL or UNSCORED, with t
 @app.command("run")
 def run_command(
     answers: Path = typer.Option(..., "--answers", help="What `trainer answer` wrote.", metavar="FILE"),
-    out: Path = typer.Option(..., "--out", help="Where the verdicts go; the summary beside it.", metavar="FILE"),
+    out: Path = typer.Option(
+        ..., "--out", help="Where the verdicts go; FILE.shuffled.jsonl and FILE.summary.json beside it.", metavar="FILE"
+    ),
     backend: Literal["rules", "vllm", "openai"] | None = typer.Option(
         None, "--backend", help="Who grades; default: judge.backend of factory.toml."
     ),
@@ -34,6 +37,8 @@ def run_command(
     from judge.run import judge
 
     signal.signal(signal.SIGTERM, _interrupt)
+    if not out.absolute().parent.is_dir():
+        raise UsageError("the folder for the verdicts does not exist", where=str(out), mend="make it, or mend --out")
     grader = make_grader(Workspace.find(), backend or "")
     say(f"grader: {grader.name} ({grader.about})")
     summary = judge(answers, out, grader, baseline=baseline)

@@ -6,7 +6,7 @@ command runs.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import typer
@@ -52,19 +52,22 @@ def enqueue(
         raise UsageError(f"no such priority: {priority}", mend=f"take one of {', '.join(PRIORITIES)}")
     if all_ == bool(prompt_type):
         raise UsageError(
-            "say which prompt types", mend="--all, or --prompt-type T once or more; `factory prompts list` shows them"
+            "--all and --prompt-type exclude each other" if all_ else "say which prompt types",
+            mend="--all, or --prompt-type T once or more; `factory prompts list` shows them",
         )
     types: list[PromptType] = list(load_catalogue().values()) if all_ else select(prompt_type)
     store = workspace.store
     blocks = plan.first_blocks(store, limit)
-    with workspace.lock("plan"):
-        planned = plan.load_plan(store)
-        new = plan.draft(planned, types, blocks, round_=round_, priority=known)
-        if not dry_run:
-            plan.add(store, new, types, workspace.settings.split)
     queued = 0
-    if not dry_run:
-        with _queue(workspace) as queue:
+    with ExitStack() as stack:
+        # The queue comes first: one that cannot be reached leaves no plan behind.
+        queue = None if dry_run else stack.enter_context(_queue(workspace))
+        with workspace.lock("plan"):
+            planned = plan.load_plan(store)
+            new = plan.draft(planned, types, blocks, round_=round_, priority=known)
+            if queue:
+                plan.add(store, new, types, workspace.settings.split)
+        if queue:
             queued = ledger.reconcile(plan.load_plan(store), store, queue)
     items = sum(plan.Corpus.count(block) for line in new.lines for block in line.blocks)
     if as_json:
@@ -122,6 +125,8 @@ def work(
 
 def status(as_json: bool = JSON) -> None:
     """Count what is planned, committed, queued and in flight, and what came of it."""
+    from dataclasses import asdict
+
     from foundation.console import emit_json, table
     from foundation.workspace import Workspace
     from queue_workers.ledger import open_ledger
@@ -141,7 +146,7 @@ def status(as_json: bool = JSON) -> None:
     items = {"items": totals.items, "items_accepted": totals.accepted, "items_rejected": totals.rejected}
     counts |= {**items, "records": totals.records}
     if as_json:
-        emit_json(counts)
+        emit_json(counts | {"prompt_types": {name: asdict(one) for name, one in kinds.items()}})
         return
     table(("", "count"), [(name.replace("_", " "), count) for name, count in counts.items()])
     if kinds:

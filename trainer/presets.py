@@ -6,7 +6,6 @@ changed shape never passes for the old one. Cost: no torch is imported.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
 from foundation.errors import UsageError
@@ -38,10 +37,9 @@ PRESETS = {
 
 
 def preset(name: str) -> Preset:
-    """The preset of that name. Raises `UsageError` that offers the nearest ones."""
+    """The preset of that name. Raises `UsageError` that names those there are."""
     if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.3) or sorted(PRESETS)
-        raise UsageError(f"no such preset: {name}", where="train.preset", mend=f"known: {', '.join(near)}")
+        raise UsageError(f"no such preset: {name}", mend=f"known: {', '.join(PRESETS)}; set train.preset to one")
     found = PRESETS[name]
     assert found.config.parameters == found.parameters, (name, found.config.parameters, found.parameters)
     return found

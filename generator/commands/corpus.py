@@ -21,7 +21,9 @@ def register(app: typer.Typer) -> None:
     app.command("ingest")(ingest)
 
 
-def init(directory: Path = typer.Argument(..., metavar="DIR", help="A new or empty folder.")) -> None:
+def init(
+    directory: Path = typer.Argument(..., metavar="DIR", help="A new folder, or one that is no workspace yet."),
+) -> None:
     """Make a workspace: a folder with a factory.toml that explains every setting."""
     from foundation.console import say
     from foundation.workspace import Workspace

@@ -106,7 +106,7 @@ def check(
     ),
     as_json: bool = typer.Option(False, "--json", help='Print {"ok": ..., "gate": ..., "reason": ...} for each line.'),
 ) -> None:
-    """Run the CJK and language gates over every text of a file. Exit 1 if any line is rejected."""
+    """Run the CJK and language gates (English against Chinese) over every text of a file. Exit 1 if any line is rejected."""
     from contextlib import nullcontext
 
     from foundation.console import say

@@ -10,7 +10,7 @@ import pytest
 
 from foundation.chat_client import ChatClient
 from foundation.engine import EngineConfig, engine, has_vllm
-from foundation.errors import Failure
+from foundation.errors import Failure, UsageError
 from foundation.processes import session_members
 from foundation.records import ChatReply, ChatRequest, Sampling, messages_of
 from tests.support.tiny_qwen import TINY_ARGUMENTS, make_tiny_qwen3
@@ -63,10 +63,20 @@ def test_serves_structured_output_and_leaves_nothing_behind(tmp_path: Path) -> N
     assert all(reply.usage.completion_tokens > 0 for reply in replies)
 
 
-def test_a_model_that_is_not_there_is_one_clear_failure(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_one_clear_failure(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    config = EngineConfig(model=str(tmp_path / "empty"))
     with (
-        pytest.raises(Failure, match="ended while it started") as caught,
-        engine(EngineConfig(model=str(tmp_path / "no-model")), tmp_path / "vllm.log"),
+        pytest.raises(Failure, match=r"ended while it started: .*Error") as caught,
+        engine(config, tmp_path / "vllm.log"),
     ):
         pytest.fail("started without a model")
+    assert 'File "' not in str(caught.value)
     assert caught.value.mend
+
+
+def test_a_folder_that_is_not_there_starts_no_server(tmp_path: Path) -> None:
+    config = EngineConfig(model=str(tmp_path / "nothing"))
+    with pytest.raises(UsageError, match="no such model folder"), engine(config, tmp_path / "vllm.log"):
+        pytest.fail("started without a model")
+    assert not (tmp_path / "vllm.log").exists()

@@ -72,6 +72,37 @@ def test_environment_overrides_one_key_and_keeps_the_rest(tmp_path: Path, monkey
     assert (settings.teacher.backend, settings.teacher.concurrency) == ("openai", 7)
 
 
+@pytest.mark.parametrize("name", ["FACTORY_QUEU__LEASE", "FACTORY_QUEUE__LEAS", "FACTORY_SPEED"])
+def test_a_variable_that_names_no_setting_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / FILE).write_text("version = 1\n")
+    monkeypatch.setenv(name, "4")
+    with pytest.raises(UsageError, match="no such setting") as caught:
+        load(tmp_path / FILE)
+    assert caught.value.where == name
+
+
+def test_a_bad_value_from_the_environment_names_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / FILE).write_text("version = 1\n")
+    monkeypatch.setenv("FACTORY_QUEUE__LEASE", "abc")
+    with pytest.raises(UsageError, match=r"queue\.lease") as caught:
+        load(tmp_path / FILE)
+    assert caught.value.where == "FACTORY_QUEUE__LEASE"
+
+
+def test_a_stride_that_would_lose_sentences_is_refused(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text("[corpus]\nwindow = 4\nstride = 5\n")
+    with pytest.raises(UsageError, match="longer than window"):
+        load(tmp_path / FILE)
+
+
+def test_a_wrong_setting_stops_every_command_that_finds_the_workspace(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text("[corpus]\nwindw = 8\n")
+    with pytest.raises(UsageError, match="did you mean window"):
+        Workspace.find(tmp_path)
+
+
 def test_secrets_do_not_print(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACTORY_TEACHER__API_KEY", "sk-very-secret")
     settings = Settings()

@@ -52,12 +52,13 @@ def test_factory_work_with_a_managed_engine_accounts_for_every_item(tmp_path: Pa
 def test_an_engine_that_cannot_load_fails_before_any_unit_is_leased(tmp_path: Path) -> None:
     workspace = tmp_path / "w"
     run("factory", "init", str(workspace), cwd=tmp_path)
-    (workspace / "factory.toml").write_text(f'[teacher]\nbackend = "vllm"\nmodel = "{tmp_path / "nothing"}"\n')
+    (tmp_path / "empty").mkdir()
+    (workspace / "factory.toml").write_text(f'[teacher]\nbackend = "vllm"\nmodel = "{tmp_path / "empty"}"\n')
     run("factory", "ingest", str(REPOSITORY / "examples/wwii/articles/winter-war.md"), cwd=workspace)
     run("factory", "enqueue", "--prompt-type", "cloze/entity", cwd=workspace)
     done = run("factory", "work", "--burst", cwd=workspace, code=1)
     assert "vLLM server ended while it started" in done.stderr
-    assert "Traceback" not in done.stderr.partition("error:")[0]
+    assert "Traceback" not in done.stderr
     status = run_json("factory", "status", cwd=workspace)
     assert status["committed"] == 0
     assert status["failed"] == 0
