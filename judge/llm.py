@@ -6,6 +6,7 @@ started is gone, with all its children, when `ready` ends. Cost: the engine's st
 
 from __future__ import annotations
 
+import abc
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import cached_property
@@ -31,7 +32,7 @@ GROWTH = 2
 REPLY_LIMIT = 32768  # tokens, the most that `Sampling` can ask for
 
 
-class LlmGrader:
+class LlmGrader(abc.ABC):
     """One model behind an OpenAI-compatible URL. Subclasses say how it comes to be there."""
 
     backend = ""
@@ -52,8 +53,9 @@ class LlmGrader:
     def identity(self) -> str:
         return stable_id("llm", self.name, self.settings.max_tokens, str(TEMPERATURE), str(TOP_P), prompt_text())
 
+    @abc.abstractmethod
     def ready(self) -> contextlib.AbstractContextManager[None]:
-        raise NotImplementedError
+        """The model can be asked until the context ends."""
 
     async def grade(self, answers: Sequence[Answer]) -> AsyncIterator[tuple[int, Outcome]]:
         assert self.client is not None, "grade() outside ready()"
