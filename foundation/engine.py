@@ -136,6 +136,7 @@ def _mend(log: str, table: str) -> str:
         or "not a local folder" in lowered
         or "can't load the configuration" in lowered
         or "repo id must be" in lowered
+        or "invalid repository id or local directory" in lowered
     ):
         return f"mend {table}.model: a name on the hub, or a folder with the weights"
     return "read that log"
@@ -143,5 +144,5 @@ def _mend(log: str, table: str) -> str:
 
 def _reason(log: str) -> str:
     """The last line that names an error; the log has the rest."""
-    errors = re.findall(r"\b\w+(?:Error|Exception): .+", log)
+    errors = re.findall(r"(?:\b\w+(?:Error|Exception): |Value error, ).+", log)  # the second form is pydantic's
     return errors[-1].strip()[:300] if errors else "no reason given"

@@ -36,7 +36,8 @@ def run_command(
     from judge.llm import make_grader
     from judge.run import judge
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT):  # Ctrl-C too: a shell's background jobs are started deaf to it
+        signal.signal(number, _interrupt)
     if not out.absolute().parent.is_dir():
         raise UsageError("the folder for the verdicts does not exist", where=str(out), mend="make it, or mend --out")
     grader = make_grader(Workspace.find(), backend or "")

@@ -63,7 +63,8 @@ def test_a_model_that_cannot_judge_leaves_every_answer_unscored(tmp_path: Path) 
 
 
 def test_a_model_that_cannot_be_loaded_is_a_clear_failure(tmp_path: Path) -> None:
-    missing = tmp_path / "nothing"
+    missing = tmp_path / "empty"
+    missing.mkdir()
     (tmp_path / "factory.toml").write_text(f'[judge]\nbackend = "vllm"\nmodel = "{missing}"\n')
     item = make_item("When did the Winter War begin?", "On 30 November 1939.")
     (tmp_path / "answers.jsonl").write_text(make_answer(item, "In 1939.").model_dump_json() + "\n")

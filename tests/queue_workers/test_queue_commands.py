@@ -75,7 +75,7 @@ def test_from_nothing_to_done(workspace: Workspace) -> None:
     empty = run_json("factory", "status", cwd=workspace.root)
     assert set(empty) == {
         *("planned", "committed", "queued", "in_flight", "failed"),
-        *("items", "items_accepted", "items_rejected", "records"),
+        *("items", "items_accepted", "items_rejected", "records", "prompt_types"),
     }
     assert not any(empty.values())
     add_block(workspace, 70)
@@ -94,6 +94,9 @@ def test_from_nothing_to_done(workspace: Workspace) -> None:
     assert (status["planned"], status["committed"], status["queued"], status["in_flight"]) == (4, 4, 0, 0)
     assert status["items"] == status["items_accepted"] + status["items_rejected"] == 140
     assert status["records"] == done["records"] > 0
+    kinds = status["prompt_types"]
+    assert set(kinds) == {"wh/when", "wh/who"}
+    assert sum(one["items"] for one in kinds.values()) == status["items"]
     assert run_json("factory", "work", "--burst", cwd=workspace.root)["units"] == 0
     assert run_json("factory", "enqueue", "--prompt-type", "wh", cwd=workspace.root)["queued"] == 0
     assert "wh/when" in run("factory", "status", cwd=workspace.root).stdout

@@ -214,7 +214,7 @@ def test_steps_go_through_the_epochs_context_by_context(ready: Workspace) -> Non
 @pytest.mark.parametrize(
     ("key", "value", "named"),
     [
-        ("LEARNING_RATE", "0.5", "train.learning_rate was 0.001 .* is 0.5 now"),
+        ("LEARNING_RATE", "0.5", "train.learning_rate was 0.003 .* is 0.5 now"),
         ("EPOCHS", "3", "train.epochs was 1.3 .* is 3.0 now"),
         ("PRESET", "smoke-10m", "train.preset was demo .* is smoke-10m now"),
     ],
