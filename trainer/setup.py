@@ -60,7 +60,7 @@ class Setup:
     @property
     def identity(self) -> dict[str, str | int | float | bool]:
         """What makes this run this run. Left out: how often it saves and looks at itself, and how rounds cut it."""
-        free = {"checkpoint_every", "evaluate_every", "rounds", "seconds", "vocabulary"}
+        free = {"checkpoint_every", "evaluate_every", "rounds", "vocabulary"}
         return {
             **{f"train.{key}": value for key, value in self.settings.model_dump(exclude=free).items()},
             **{f"model.{key}": value for key, value in self.config.model_dump().items()},
