@@ -6,8 +6,10 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?=
-# More options for pytest, such as: make test PYTEST_ARGS="-n 4 -k queue"
+# More options for pytest, such as: make test PYTEST_ARGS="-k queue"
 PYTEST_ARGS ?=
+# Many tests wait (for leases, servers, killed processes) more than they compute: two processes halve the time.
+PYTEST := -m pytest --strict-config -q -n 2 --dist loadgroup
 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
@@ -34,10 +36,10 @@ format: setup ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 test: setup ## the tests, integration ones included, without the slow ones (at most 20 minutes)
-	$(BIN)/python -m pytest --strict-config -q -m "not slow" --durations=10 $(PYTEST_ARGS)
+	$(BIN)/python $(PYTEST) -m "not slow" --durations=10 $(PYTEST_ARGS)
 
 test-all: setup ## every test, the slow ones too
-	$(BIN)/python -m pytest --strict-config -q --durations=20 $(PYTEST_ARGS)
+	$(BIN)/python $(PYTEST) --durations=20 $(PYTEST_ARGS)
 
 bench: setup ## every benchmark in benchmarks/, one after another
 	@for file in benchmarks/[!_]*.py; do echo "== $$file" >&2; $(BIN)/python "$$file"; done

@@ -1,9 +1,10 @@
 """Client of an OpenAI-compatible `/chat/completions`: many requests in flight, replies as they come.
 
 Guarantees: one reply per request; 429, 5xx, resets and time-outs are retried with jitter, then reported in the reply
-(`error`), so one bad request never fails the rest; a server that cannot be reached at all raises `Failure`. The key
-never appears in an error. Cost: one aiohttp session per call of `complete`; no state is tied to an event loop. aiohttp is imported with this
-module (0.4 s), so that a worker's forks find it loaded.
+(`error`), so one bad request never fails the rest. A server that is away (it cannot be connected to, it resets or says 503
+to the last, and answers nobody else meanwhile) raises `Unavailable` instead: its requests are as good as they were. The key
+never appears in an error. Cost: one aiohttp session per call of `complete`; no state is tied to an event loop; some 4 s
+until a server counts as away. aiohttp is imported with this module (0.4 s), so that a worker's forks find it loaded.
 """
 
 from __future__ import annotations
@@ -17,10 +18,19 @@ from typing import Any
 
 import aiohttp
 
-from foundation.errors import Failure
+from foundation.errors import Failure, Unavailable
 from foundation.records import ChatReply, ChatRequest, Usage
 
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+AWAY = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError)  # no connection, or one that broke
+SLOW = aiohttp.SocketTimeoutError  # of AWAY's family, but the connection stands
+
+
+@dataclass
+class _Served:
+    """When the server last answered any request of one call, as `time.monotonic`."""
+
+    last: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -38,17 +48,16 @@ class ChatClient:
 
     async def complete(self, requests: Sequence[ChatRequest]) -> AsyncIterator[ChatReply]:
         """Replies in the order they arrive, exactly one per request."""
-        headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
-        waiting = iter(requests)
+        waiting, served = iter(requests), _Served()
         results: asyncio.Queue[ChatReply | BaseException] = asyncio.Queue()
         limits = aiohttp.ClientTimeout(total=self.timeout, sock_connect=10)
         connector = aiohttp.TCPConnector(limit=self.concurrency)
-        async with aiohttp.ClientSession(headers=headers, timeout=limits, connector=connector) as session:
+        async with aiohttp.ClientSession(headers=self._headers(), timeout=limits, connector=connector) as session:
 
             async def pull() -> None:
                 try:
                     for request in waiting:  # one iterator shared by all: each takes the next that nobody took
-                        results.put_nowait(await self._one(session, request))
+                        results.put_nowait(await self._one(session, request, served))
                 except BaseException as error:
                     results.put_nowait(error)
                     raise
@@ -65,8 +74,23 @@ class ChatClient:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _one(self, session: aiohttp.ClientSession, request: ChatRequest) -> ChatReply:
-        detail = ""
+    async def status(self, seconds: float) -> int:
+        """The HTTP status of the server's answer to a question for its models: any answer means that it is there.
+
+        Raises `Unavailable` if none came in `seconds`.
+        """
+        timeout = aiohttp.ClientTimeout(total=seconds)
+        try:
+            async with (
+                aiohttp.ClientSession(headers=self._headers(), timeout=timeout) as session,
+                session.get(f"{self.base_url}/models") as response,
+            ):
+                return response.status
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._unavailable(str(error) or f"no answer in {seconds:g} s") from error
+
+    async def _one(self, session: aiohttp.ClientSession, request: ChatRequest, served: _Served) -> ChatReply:
+        detail, gone = "", 0.0  # since when it is away, as far as this request can tell
         for attempt in range(self.attempts):
             if attempt:
                 await asyncio.sleep(min(8.0, 0.25 * 2**attempt) * (0.5 + random.random()))
@@ -74,19 +98,25 @@ class ChatClient:
             try:
                 async with session.post(f"{self.base_url}/chat/completions", json=self._body(request)) as response:
                     if response.status == 200:
-                        return _parse(request.id, await response.json(), time.perf_counter() - began)
-                    detail = f"HTTP {response.status}: {(await response.text())[:300]}"
+                        reply = _parse(request.id, await response.json(), time.perf_counter() - began)
+                        served.last = time.monotonic()
+                        return reply
+                    detail, away = f"HTTP {response.status}: {(await response.text())[:300]}", response.status == 503
                     if response.status in (401, 403, 404):
                         raise self._refused(response.status, detail)
                     if response.status not in RETRIED:
+                        served.last = time.monotonic()
                         break
-            except aiohttp.ClientConnectorError as error:
-                detail = f"cannot connect: {error.os_error}"
-                if attempt == self.attempts - 1:
-                    raise self._unreachable(detail) from error
-            except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError, IndexError) as error:
+            except (aiohttp.ClientError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
                 detail = f"{type(error).__name__}: {error}"[:300]
+                away = isinstance(error, AWAY) and not isinstance(error, SLOW)
+            gone = (gone or time.monotonic()) if away else 0.0
+        if gone and served.last <= gone:
+            raise self._unavailable(detail)
         return ChatReply(id=request.id, text="", finish="error", detail=detail)
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
 
     def _body(self, request: ChatRequest) -> dict[str, Any]:
         sampling = request.sampling
@@ -104,11 +134,11 @@ class ChatClient:
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return body
 
-    def _unreachable(self, detail: str) -> Failure:
-        return Failure(
+    def _unavailable(self, detail: str) -> Unavailable:
+        return Unavailable(
             f"the server cannot be reached: {detail}",
             where=self.base_url,
-            mend="start it, or mend base_url in factory.toml",
+            mend=f"start it, or mend {self.table}.base_url in factory.toml",
         )
 
     def _refused(self, status: int, detail: str) -> Failure:

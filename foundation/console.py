@@ -1,8 +1,9 @@
 """How every command speaks: results on standard output, everything else on standard error, one clear error.
 
 Guarantees: with `--json` standard output holds one document and nothing else; no traceback without `--debug`; exit 2
-for wrong use, 1 for failure, 130 for Ctrl-C. Progress bars on a terminal, plain lines elsewhere. Cost: rich is
-imported only when something is drawn.
+for wrong use, 1 for failure, 130 for Ctrl-C. Progress bars on a terminal, plain lines elsewhere. Nothing here starts a
+thread, so a process that draws may fork: what moves is redrawn by whoever calls. Cost: rich is imported only when
+something is drawn; a bar is redrawn at most four times a second.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
@@ -19,6 +20,11 @@ from foundation.errors import FactoryError, from_os_error
 
 if TYPE_CHECKING:
     import typer
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
+REDRAW = 0.25  # seconds between two pictures of a bar
+SPEAK = 5.0  # seconds between two lines where there is no terminal
 
 
 def new_app(help_: str) -> typer.Typer:
@@ -86,9 +92,10 @@ def _die(text: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def emit_json(document: Any) -> None:
-    """One JSON document on standard output."""
-    print(json.dumps(document, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None, default=str))
+def emit_json(document: Any, *, line: bool = False) -> None:
+    """One JSON document on standard output, at once; `line`: on one line, as one of many."""
+    indent = 2 if sys.stdout.isatty() and not line else None
+    print(json.dumps(document, ensure_ascii=False, indent=indent, default=str), flush=True)
 
 
 def say(text: str) -> None:
@@ -98,12 +105,17 @@ def say(text: str) -> None:
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> None:
     """A table on standard output; columns of numbers are set to the right."""
-    from rich.console import Console
+    show(grid(headings, rows, title=title))
+
+
+def grid(headings: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> Table:
+    """The table that `table` prints, for `show` and `live`."""
     from rich.table import Table
     from rich.text import Text
 
     cells = [[_cell(value) for value in row] for row in rows]
     drawn = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    drawn.show_header = any(headings)
     for column, heading in enumerate(headings):
         numeric = bool(cells) and all(
             row[column].replace(",", "").rstrip("%").replace(".", "", 1).lstrip("-").isdigit() or not row[column]
@@ -112,8 +124,30 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, title: s
         drawn.add_column(heading, justify="right" if numeric else "left", overflow="fold")
     for row in cells:
         drawn.add_row(*(Text(cell) for cell in row))
-    width = None if sys.stdout.isatty() else 200
-    Console(width=width, highlight=False).print(drawn)
+    return drawn
+
+
+def show(*parts: RenderableType) -> None:
+    """Print what rich can draw on standard output: as wide as the terminal, 200 characters elsewhere."""
+    console = _stdout()
+    for part in parts:
+        console.print(part)
+    sys.stdout.flush()
+
+
+@contextmanager
+def live() -> Iterator[Callable[[RenderableType], None]]:
+    """A picture on standard output that each call redraws in place; what does not fit the terminal is cut below."""
+    from rich.live import Live
+
+    with Live(console=_stdout(), auto_refresh=False) as drawn:
+        yield lambda picture: drawn.update(picture, refresh=True)
+
+
+def _stdout() -> Console:
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False)
 
 
 def _cell(value: object) -> str:
@@ -128,7 +162,7 @@ def _cell(value: object) -> str:
 
 class Progress(Protocol):
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Count `count` more done; `note` is shown behind the bar."""
+        """Count `count` more done; `note` is shown behind the bar. With 0 it only lets the clock be redrawn."""
 
 
 class _Lines:
@@ -136,26 +170,30 @@ class _Lines:
 
     def __init__(self, label: str, total: int | None) -> None:
         self.label, self.total, self.done, self.note = label, total, 0, ""
-        self.last = time.monotonic()
+        self.said, self.last = -1, time.monotonic()
 
     def advance(self, count: int = 1, note: str = "") -> None:
         self.done += count
         self.note = note or self.note
-        if time.monotonic() - self.last >= 5:
+        if self.done != self.said and time.monotonic() - self.last >= SPEAK:
             self.last = time.monotonic()
             self.print()
 
     def print(self) -> None:
+        self.said = self.done
         of = f" of {self.total:,}" if self.total is not None else ""
         say(f"{self.label}: {self.done:,}{of}{'  ' + self.note if self.note else ''}")
 
 
 class _Bar:
     def __init__(self, bar: Any, task: Any) -> None:
-        self.bar, self.task = bar, task
+        self.bar, self.task, self.last = bar, task, 0.0
 
     def advance(self, count: int = 1, note: str = "") -> None:
         self.bar.update(self.task, advance=count, **({"note": note} if note else {}))
+        if time.monotonic() - self.last >= REDRAW:
+            self.last = time.monotonic()
+            self.bar.refresh()
 
 
 @contextmanager
@@ -176,6 +214,7 @@ def progress(label: str, total: int | None = None) -> Iterator[Progress]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
     )
-    with RichProgress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True)) as bar:
+    with RichProgress(*columns, console=Console(stderr=True), auto_refresh=False) as bar:
         yield _Bar(bar, bar.add_task(label, total=total, note=""))

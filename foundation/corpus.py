@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from foundation.errors import Failure
 from foundation.ids import stable_id
-from foundation.reader import tombstones
+from foundation.parse import parse
 from foundation.records import Article, Snippet
 
 if TYPE_CHECKING:
@@ -51,6 +51,10 @@ class Corpus:
         """The snippets of one block, in order. Raises `Failure` if the block is missing."""
         return self._block(block)
 
+    def part(self, block: str, start: int, stop: int) -> tuple[Snippet, ...]:
+        """`snippets(block)[start:stop]` for who needs no more: the other lines are not parsed, and nothing is remembered."""
+        return self._parsed(block, self._lines(block)[start:stop])
+
     def all_snippets(self) -> Iterator[Snippet]:
         for block in self.blocks():
             yield from self.snippets(block)
@@ -64,16 +68,7 @@ class Corpus:
         for name in self.store.list(ARTICLES):
             for number, line in enumerate(self.store.get(name).splitlines()):
                 if latest[json.loads(line)["id"]] == (name, number):
-                    yield Article.model_validate_json(line)
-
-    def retired_snippets(self) -> frozenset[str]:
-        """Ids of the snippets that tombstones withdraw, themselves or with their article: planning leaves them out."""
-        stones = tombstones(self.store)
-        ids = {stone.value for stone in stones if stone.kind == "snippet"}
-        articles = {stone.value for stone in stones if stone.kind == "article"}
-        if articles:  # only then is a pass over the blocks worth it
-            ids |= {snippet.id for snippet in self.all_snippets() if snippet.article_id in articles}
-        return frozenset(ids)
+                    yield parse(Article, line, f"{name}:{number + 1}")
 
     def block_file(self, number: int, snippets: list[Snippet]) -> tuple[str, bytes]:
         """Name and bytes of block `number`; the caller puts it (ingest puts all of them at its end)."""
@@ -81,6 +76,12 @@ class Corpus:
         return f"{BLOCKS}/{number:06d}-{digest}-{len(snippets)}.jsonl", jsonl(snippets)
 
     def _read_block(self, block: str) -> tuple[Snippet, ...]:
+        return self._parsed(block, self._lines(block))
+
+    def _parsed(self, block: str, lines: list[bytes]) -> tuple[Snippet, ...]:
+        return tuple(parse(Snippet, line, f"{BLOCKS}/{block}.jsonl") for line in lines)
+
+    def _lines(self, block: str) -> list[bytes]:
         try:
             data = self.store.get(f"{BLOCKS}/{block}.jsonl")
         except FileNotFoundError as error:
@@ -89,4 +90,4 @@ class Corpus:
                 where=f"{BLOCKS}/{block}.jsonl",
                 mend="restore corpus/ from a copy",
             ) from error
-        return tuple(Snippet.model_validate_json(line) for line in data.splitlines())
+        return data.splitlines()

@@ -1,8 +1,10 @@
 """The managed vLLM engine: its OpenAI-compatible server as a process group on loopback, for teacher and judge alike.
 
-Guarantees: it listens on 127.0.0.1 alone, on a free port, behind a key made for this start; when the context ends,
-the server and all its children are gone and GPU memory is back at its baseline. A start that fails says why, with
-the end of the server's log. Cost: the engine's own start (25-50 s for a tiny model on a CPU).
+Guarantees: it holds its device from before it starts until its memory is given back; it listens on 127.0.0.1 alone, on a
+free port, behind a key made for this start; when the context ends, the server and all its children are gone and GPU memory
+is back at its baseline. Killed, this process takes the server along; what outlives that is ended by whoever gets the device
+next. Its log is of this start alone; that of the one before is kept (`vllm.1.log`). A start that fails says why, with the end of the server's log: `UsageError` where it can never succeed, `Failure` where
+it may pass. Cost: the engine's own start (25-50 s for a tiny model on a CPU); a look at its health 5 ms.
 """
 
 from __future__ import annotations
@@ -18,18 +20,31 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from foundation.errors import Failure, UsageError
-from foundation.processes import ProcessGroup, await_gpu_memory, gpu_memory_used, running
+from foundation.devices import DeviceHold, hold_device
+from foundation.engine_health import Health, Look
+from foundation.errors import FactoryError, Failure, UsageError
+from foundation.processes import (
+    ProcessGroup,
+    await_gpu_memory,
+    gpu_memory_used,
+    gpu_processes,
+    running,
+    session_members,
+)
+
+PATIENCE = 15.0  # seconds the server gets to end well: with the drain before it, less than a service gets to stop
 
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """`context` is in tokens; `arguments` go to the server as they are; `table` of the settings is what errors name."""
+    """`purpose` is what others are told who holds the device. `context` is in tokens; `arguments` go to the server as they
+    are; `table` of the settings is what errors name."""
 
     model: str
+    purpose: str
     revision: str = ""
     context: int = 4096
     start_timeout: float = 900.0
@@ -39,12 +54,22 @@ class EngineConfig:
 
 @dataclass(frozen=True)
 class Engine:
-    """A server that is ready: where to call it, and with what key."""
+    """A server that is ready: where to call it, with what key, and the device it runs on."""
 
     base_url: str
     model: str
-    api_key: str
+    api_key: str = field(repr=False)
     group: ProcessGroup
+    device: DeviceHold
+    _health: Health = field(repr=False)
+
+    def look(self, hung_after: float) -> Look:
+        """How it is. Call it every few seconds; 5 ms as a rule, 4 s at most. See `engine_health` for `hung_after`."""
+        if not self.group.alive:
+            code = self.group.wait()
+            how = f"killed by signal {-code}" if code < 0 else f"exit code {code}: {_reason(self.group.tail(200))}"
+            return Look("dead", f"the vLLM server ended ({how}); its log is {self.group.log}")
+        return self._health.look(hung_after)
 
 
 def has_vllm() -> bool:
@@ -64,25 +89,38 @@ def engine(config: EngineConfig, log: Path) -> Iterator[Engine]:
     if config.model.startswith(("/", "./", "../", "~")) and not Path(config.model).expanduser().is_dir():
         raise UsageError("there is no such model folder", where=config.model, mend=f"mend {config.table}.model")
     log.parent.mkdir(parents=True, exist_ok=True)
-    baseline = gpu_memory_used()
-    port, key = _free_port(), secrets.token_urlsafe(24)
-    group = ProcessGroup(
-        _command(config, port, on_cpu=baseline is None),
-        name="the vLLM server",
-        log=log,
-        # The key travels in the environment, not on the command line, where any user could read it.
-        env={"VLLM_API_KEY": key, "VLLM_NO_USAGE_STATS": "1", **_cpu_environment(baseline)},
-    )
-    with running(group):
-        _await_ready(group, port, config)
-        yield Engine(f"http://127.0.0.1:{port}/v1", config.model, key, group)
-    await_gpu_memory(baseline)
+    with hold_device(config.purpose) as device:
+        _set_aside(log)
+        baseline, ours = gpu_memory_used(), set[int]()
+        port, key = _free_port(), secrets.token_urlsafe(24)
+        group = ProcessGroup(
+            _command(config, port, on_cpu=baseline is None),
+            name="the vLLM server",
+            log=log,
+            # The key travels in the environment, not on the command line, where any user could read it.
+            env={"VLLM_API_KEY": key, "VLLM_NO_USAGE_STATS": "1", **_cpu_environment(baseline), **device.environment},
+        )
+        try:
+            with running(group, PATIENCE):
+                _await_ready(group, port, config)
+                ours = gpu_processes(session_members(group.session))
+                url = f"http://127.0.0.1:{port}"
+                yield Engine(f"{url}/v1", config.model, key, group, device, Health(url, config.model, key))
+        finally:
+            await_gpu_memory(baseline, ours)  # before the device is let go
+
+
+def _set_aside(log: Path) -> None:
+    """Keep the log of the start before, and no older one."""
+    with contextlib.suppress(FileNotFoundError):
+        log.replace(log.with_name(f"{log.stem}.1{log.suffix}"))
 
 
 def _command(config: EngineConfig, port: int, *, on_cpu: bool) -> list[str]:
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", config.model]
     command += ["--served-model-name", config.model, "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--max-model-len", str(config.context)]
+    # Without the flag the log gets a line a request: gigabytes a month.
+    command += ["--max-model-len", str(config.context), "--disable-uvicorn-access-log"]
     if config.revision:
         command += ["--revision", config.revision]
     if on_cpu:
@@ -109,11 +147,7 @@ def _await_ready(group: ProcessGroup, port: int, config: EngineConfig) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback never goes through a proxy
     while time.monotonic() < until:
         if not group.alive:
-            raise Failure(
-                f"the vLLM server ended while it started: {_reason(group.tail(200))}",
-                where=str(group.log),
-                mend=_mend(group.tail(200), config.table),
-            )
+            raise _start_error(group, config.table)
         with (
             contextlib.suppress(urllib.error.URLError, OSError),
             opener.open(f"http://127.0.0.1:{port}/health", timeout=2),
@@ -127,22 +161,39 @@ def _await_ready(group: ProcessGroup, port: int, config: EngineConfig) -> None:
     )
 
 
-def _mend(log: str, table: str) -> str:
-    lowered = log.lower()
-    if "out of memory" in lowered or "no available memory" in lowered:
-        return f"take a smaller model or context, or lower --gpu-memory-utilization in {table}.args"
-    if (
-        "repository not found" in lowered
-        or "not a local folder" in lowered
-        or "can't load the configuration" in lowered
-        or "repo id must be" in lowered
-        or "invalid repository id or local directory" in lowered
-    ):
-        return f"mend {table}.model: a name on the hub, or a folder with the weights"
-    return "read that log"
+# What a log says of a start that fails however often it is tried, and what to mend then.
+NEVER = {
+    r"repository not found|not a local folder|can't load the configuration|repo id must be"
+    r"|invalid repository id or local directory|invalid repository id": (
+        "mend {table}.model: a name on the hub, or a folder with the weights"
+    ),
+    r"greater than the derived max_model_len": "lower {table}.context: the model has fewer positions",
+    r"model architectures? .*not supported": "take another model for {table}.model: this vLLM cannot run it",
+    r"error: (unrecognized arguments|argument )": "mend {table}.args: `vllm serve --help` lists them",
+}
+# And of one that wants memory: another process may hold it now.
+MEMORY = (
+    r"out of memory|no available memory|free memory on device|kv cache is (needed|larger)|larger than the available kv"
+)
+
+
+def _start_error(group: ProcessGroup, table: str) -> FactoryError:
+    log = group.tail(200)
+    what, where = f"the vLLM server ended while it started: {_reason(log)}", str(group.log)
+    for pattern, mend in NEVER.items():
+        if re.search(pattern, log, re.IGNORECASE):
+            return UsageError(what, where=where, mend=mend.format(table=table))
+    mend = "read that log"
+    if re.search(MEMORY, log, re.IGNORECASE):
+        mend = (
+            "end what else holds memory (`nvidia-smi`); else take a smaller model or context, or lower "
+            f"--gpu-memory-utilization in {table}.args"
+        )
+    return Failure(what, where=where, mend=mend)
 
 
 def _reason(log: str) -> str:
     """The last line that names an error; the log has the rest."""
-    errors = re.findall(r"(?:\b\w+(?:Error|Exception): |Value error, ).+", log)  # the second form is pydantic's
+    # the second form is pydantic's, the third the command line's
+    errors = re.findall(r"(?:\b\w+(?:Error|Exception): |Value error, |error: ).+", log)
     return errors[-1].strip()[:300] if errors else "no reason given"

@@ -39,6 +39,10 @@ class Failure(FactoryError):
     exit_code = 1
 
 
+class Unavailable(Failure):
+    """A server that is not there now and may come back: worth waiting for, and nobody's fault but its own."""
+
+
 def from_os_error(error: OSError) -> Failure:
     """Turn the operating system's refusals that a user can mend into one clear `Failure`."""
     where = str(error.filename or "")
@@ -48,7 +52,13 @@ def from_os_error(error: OSError) -> Failure:
             where=where,
             mend="free some space, then run the same command again: it goes on where it stopped",
         )
-    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+    if error.errno == errno.EROFS:
+        return Failure(
+            "this file system is mounted read-only: nothing was written",
+            where=where,
+            mend="mount it for writing (`mount -o remount,rw`; after an error, look at `dmesg`), or work on a copy elsewhere",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
         return Failure(
             f"not allowed to write or read: {error.strerror}", where=where, mend="check the owner and mode of that path"
         )

@@ -1,8 +1,10 @@
 """Process groups: started in a session of their own, ended with all their children, and checked to be gone.
 
 Guarantees: after `ProcessGroup.end()` no process of its session is alive, else it raises, naming the pids; a group
-started with `die_with_parent` gets SIGTERM when its parent dies, however it dies (Linux). GPU memory counts as given
-back only when NVML says so. Cost: ending waits for the processes themselves; polling every 50 ms.
+started with `die_with_parent` gets SIGTERM when its parent dies, however it dies (Linux); what outlives a killed parent
+all the same is found by a mark in its environment, and ended. GPU memory counts as given back only when NVML says so: that
+our processes have left the GPU where it names them, else that no more is in use than before.
+Cost: ending waits for the processes themselves, polling every 50 ms; looking for a mark reads /proc, some 20 µs a process.
 """
 
 from __future__ import annotations
@@ -14,12 +16,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
+from foundation.console import say
 from foundation.errors import Failure
 
+T = TypeVar("T")
 PR_SET_PDEATHSIG = 1
+POLL = 0.05
+TAIL = 64 * 2**10  # bytes of a log that are read for an error message
 
 
 def die_with_parent(signal_number: int = signal.SIGTERM) -> None:
@@ -30,15 +37,65 @@ def die_with_parent(signal_number: int = signal.SIGTERM) -> None:
 
 def session_members(session: int) -> list[int]:
     """Pids alive (zombies left out) whose session is `session`; read from /proc, so grandchildren count too."""
-    members = []
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdigit():
-            continue
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            fields = Path(f"/proc/{entry.name}/stat").read_text().rpartition(")")[2].split()
-            if int(fields[3]) == session and fields[0] not in "ZX":
-                members.append(int(entry.name))
-    return members
+    return [pid for pid in _pids() if _session(pid) == session]
+
+
+def _pids() -> list[int]:
+    return [int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()]
+
+
+def _session(pid: int) -> int | None:
+    """The session of a living process; None of a zombie, or when there is none."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        if fields[0] not in "ZX":
+            return int(fields[3])
+    return None
+
+
+def marked(name: str, value: str) -> list[int]:
+    """Pids of the living processes, but for this one, that were started with `name=value` in their environment."""
+    wanted = f"{name}={value}".encode()
+    found = []
+    for pid in _pids():
+        with contextlib.suppress(OSError):  # gone meanwhile, or somebody else's
+            if pid != os.getpid() and wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                found.append(pid)
+    return found
+
+
+def end_marked(name: str, value: str, what: str, patience: float) -> None:
+    """End the processes marked `name=value`, saying which: TERM, and KILL after `patience` seconds.
+
+    Raises `Failure` if one cannot be ended.
+    """
+    seen = set(marked(name, value))
+    if not seen:
+        return
+    say(f"ending {what}: pids {', '.join(map(str, sorted(seen)))}")
+
+    def left() -> list[int]:
+        # Who is dying has lost its environment before it has given back all it holds: it is known by its pid.
+        seen.update(marked(name, value))
+        return [pid for pid in sorted(seen) if _session(pid) is not None]
+
+    for number, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, 10.0)):
+        for pid in left():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        if _wait(lambda: not left(), seconds):
+            return
+    pids = ", ".join(map(str, left()))
+    raise Failure(f"could not be ended: {what}", where=f"pids {pids}", mend="`kill -9 PID`")
+
+
+def _wait(condition: Callable[[], bool], seconds: float) -> bool:
+    until = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() >= until:
+            return False
+        time.sleep(POLL)
+    return True
 
 
 class ProcessGroup:
@@ -55,6 +112,7 @@ class ProcessGroup:
         parent_death: bool = True,
     ) -> None:
         self.name, self.log = name, log
+        self._log_start = log.stat().st_size if log and log.exists() else 0
         parent = os.getpid()
 
         def prepare() -> None:
@@ -109,20 +167,19 @@ class ProcessGroup:
             )
 
     def tail(self, lines: int = 15) -> str:
-        """The last lines of the log, for an error message."""
+        """The last lines that it wrote into its log, for an error message; not those of earlier starts. Reads 64 KB at most."""
         if self.log is None or not self.log.exists():
             return ""
-        return "\n".join(self.log.read_text("utf-8", "replace").splitlines()[-lines:])
+        with open(self.log, "rb") as file:
+            file.seek(max(self._log_start, os.fstat(file.fileno()).st_size - TAIL))
+            return "\n".join(file.read(TAIL).decode("utf-8", "replace").splitlines()[-lines:])
 
     def _gone(self, seconds: float) -> bool:
-        until = time.monotonic() + seconds
-        while True:
+        def gone() -> bool:
             self.process.poll()  # reap the leader, or it stays a zombie
-            if not session_members(self.session):
-                return True
-            if time.monotonic() >= until:
-                return False
-            time.sleep(0.05)
+            return not session_members(self.session)
+
+        return _wait(gone, seconds)
 
 
 @contextlib.contextmanager
@@ -135,29 +192,97 @@ def running(group: ProcessGroup, patience: float = 20.0) -> Iterator[ProcessGrou
 
 
 def gpu_memory_used() -> list[int] | None:
-    """Bytes in use on each NVIDIA GPU, by NVML; None where there is none."""
+    """Bytes in use on each NVIDIA GPU that this process may use, by NVML; None where there is none."""
+    return list(_memory().values()) or None
+
+
+def visible_gpus() -> list[int]:
+    """NVML's numbers of the GPUs that this process may use (`CUDA_VISIBLE_DEVICES`), the first one first."""
+    return list(_memory())
+
+
+def gpu_processes(among: Collection[int]) -> set[int]:
+    """Which of these pids NVML names as at work on the GPUs that this process may use.
+
+    Empty where NVML cannot tell: no GPU, a slice of one (MIG), or pids that are another namespace's, as in a container.
+    """
+    return {pid for pids in _each_gpu(_processes).values() for pid in pids}.intersection(among)
+
+
+def _memory() -> dict[int, int]:
+    return _each_gpu(lambda nvml, handle: int(nvml.nvmlDeviceGetMemoryInfo(handle).used))
+
+
+def _processes(nvml: Any, handle: Any) -> set[int]:
+    try:
+        return {int(process.pid) for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle)}
+    except nvml.NVMLError:  # not supported, or not permitted
+        return set()
+
+
+def _each_gpu(ask: Callable[[Any, Any], T]) -> dict[int, T]:
+    """The answer of each GPU that this process may use, by its number; nothing where there is none."""
     try:
         import pynvml
 
         pynvml.nvmlInit()
     except Exception:  # no library or no driver: pynvml raises its own family, the import its own
-        return None
+        return {}
     try:
         handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        return [int(pynvml.nvmlDeviceGetMemoryInfo(handle).used) for handle in handles] or None
+        chosen = choose_gpus(
+            os.environ.get("CUDA_VISIBLE_DEVICES"), [str(pynvml.nvmlDeviceGetUUID(handle)) for handle in handles]
+        )
+        return {index: ask(pynvml, handles[index]) for index in chosen}
     finally:
         pynvml.nvmlShutdown()
 
 
-def await_gpu_memory(baseline: Sequence[int] | None, *, slack: int = 256 * 2**20, seconds: float = 30.0) -> None:
-    """Wait until every GPU is back at `baseline` bytes (plus `slack`). Raises `Failure`; no GPU, no wait."""
+def choose_gpus(setting: str | None, uuids: Sequence[str]) -> list[int]:
+    """What `CUDA_VISIBLE_DEVICES` chooses among GPUs with these UUIDs: numbers or UUIDs, up to the first that is neither.
+
+    Numbers are taken as NVML's, which are CUDA's where the GPUs are alike or `CUDA_DEVICE_ORDER` is `PCI_BUS_ID`. A slice
+    of a GPU (MIG) is not told from the others: then all count.
+    """
+    if setting is None or "MIG-" in setting:
+        return list(range(len(uuids)))
+    chosen: list[int] = []
+    for entry in map(str.strip, setting.split(",")):
+        found = [
+            index
+            for index, uuid in enumerate(uuids)
+            if entry == str(index) or (entry.startswith("GPU-") and uuid.startswith(entry))
+        ]
+        if len(found) != 1:
+            break
+        chosen += found
+    return chosen
+
+
+def await_gpu_memory(
+    baseline: Sequence[int] | None,
+    ours: Collection[int] = (),
+    *,
+    slack: int = 256 * 2**20,
+    seconds: float = 30.0,
+) -> None:
+    """Wait until the processes `ours`, as `gpu_processes` named them, have left the GPUs; raises `Failure`.
+
+    Where none was named: until every GPU is back at `baseline` bytes (plus `slack`), which over weeks another program may
+    have outgrown. No GPU, no wait.
+    """
     until = time.monotonic() + seconds
     while baseline is not None:
         used = gpu_memory_used()
-        if used is None or all(now <= then + slack for now, then in zip(used, baseline, strict=False)):
+        left = gpu_processes(ours)
+        if used is None or (ours and not left):
+            return
+        if not ours and all(now <= then + slack for now, then in zip(used, baseline, strict=False)):
             return
         if time.monotonic() >= until:
             held = ", ".join(f"GPU {index}: {now / 2**30:.1f} GiB" for index, now in enumerate(used))
+            if left:
+                held += f", by pids {', '.join(map(str, sorted(left)))}"
             raise Failure(
                 "GPU memory was not given back", where=held, mend="see `nvidia-smi` for the process that holds it"
             )

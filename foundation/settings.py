@@ -10,13 +10,14 @@ import difflib
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from foundation.errors import UsageError
 
+VERSION = 1  # of a workspace's layout
 PREFIX = "FACTORY_"
 OTHER_VARIABLES = {"FACTORY_WORKSPACE", "FACTORY_DEBUG"}  # theirs is not a setting's form
 
@@ -75,7 +76,11 @@ class QueueSettings(Table):
     url: SecretStr = Field(
         default=SecretStr(""), description="Redis URL; empty: the workspace's own Redis on a private socket."
     )
-    lease: int = Field(default=180, ge=5, description="Seconds a unit may run before it is given to another worker.")
+    lease: int = Field(
+        default=180,
+        ge=5,
+        description="Seconds a unit may go without a word from its teacher; in all it may take 20 times.",
+    )
     heartbeat: int = Field(
         default=20, ge=1, description="Seconds without a sign of life after which a worker counts as lost."
     )
@@ -84,7 +89,38 @@ class QueueSettings(Table):
 
 
 class WorkSettings(Table):
-    workers: int = Field(default=1, ge=1, le=64, description="Worker processes of one `factory work`.")
+    workers: int = Field(
+        default=0, ge=0, le=64, description="Worker processes; 0: one a core for rules, three for a server."
+    )
+    drain: int = Field(
+        default=90, ge=1, description="Seconds a stop waits for units in hand; then they are given back, not lost."
+    )
+    hung_after: int = Field(
+        default=120,
+        ge=1,
+        description="Seconds without a token, with requests in flight, after which vLLM is restarted.",
+    )
+    min_free: int = Field(default=512, ge=0, description="MB of free disk below which no unit is begun.")
+    hourly_price: float = Field(default=0.0, ge=0, description="What an hour of this machine costs; 0: not counted.")
+    kwh_price: float = Field(default=0.0, ge=0, description="What a kWh of the GPU's energy costs; 0: not counted.")
+
+
+class PlanSettings(Table):
+    order: list[str] = Field(
+        default_factory=list,
+        description='Prompt types or families that `factory run` takes first, each finished before the next: ["qpt", "wh/who"].',
+    )
+    weights: dict[str, float] = Field(
+        default_factory=dict,
+        description='How the rest is mixed, by prompt type or family: {"qpt" = 3, "cloze" = 0}; 0 leaves one out. '
+        "Default: the prompt file's weight.",
+    )
+    caps: dict[str, int] = Field(
+        default_factory=dict,
+        description='Items at most, all rounds together, by prompt type or family: {"wh" = 200000}.',
+    )
+    rounds: int = Field(default=0, ge=0, description="Rounds over the corpus at most; 0: always another one.")
+    low_water: int = Field(default=32, ge=1, description="Units waiting below which `factory run` plans more.")
 
 
 class TrainSettings(Table):
@@ -132,6 +168,7 @@ class Settings(BaseSettings):
     teacher: TeacherSettings = TeacherSettings()
     queue: QueueSettings = QueueSettings()
     work: WorkSettings = WorkSettings()
+    plan: PlanSettings = PlanSettings()
     train: TrainSettings = TrainSettings()
     judge: JudgeSettings = JudgeSettings()
 
@@ -157,10 +194,33 @@ def load(path: Path) -> Settings:
         raise UsageError(
             f"factory.toml cannot be read: {error}", where=str(path), mend="mend the line it names"
         ) from error
+    _check_version(values.get("version", VERSION), path)
     try:
         return Settings(**values)
     except ValidationError as error:
         raise _explain(error, path) from error
+    except SettingsError as error:  # it names the table alone: whichever of its variables is no JSON
+        table = str(error).partition('"')[2].partition('"')[0]
+        names = [name for name in sorted(os.environ) if name.startswith(f"{PREFIX}{table}".upper())]
+        raise UsageError(
+            f"a variable for [{table}] is not JSON, which a list or a table asks for",
+            where=", ".join(names),
+            mend="""FACTORY_PLAN__ORDER='["wh/who", "qpt"]', FACTORY_PLAN__WEIGHTS='{"wh/who": 2}'""",
+        ) from error
+
+
+def _check_version(found: Any, path: Path) -> None:
+    if found == VERSION:
+        return
+    from foundation.parse import installed
+
+    newer = isinstance(found, int) and found > VERSION
+    upgrade = "upgrade this one (`pip install --upgrade qpt-factory`), or use the one that made the workspace"
+    raise UsageError(
+        f"this workspace is of version {found!r}, and this factory ({installed()}) works with version {VERSION}",
+        where=f"{path}{_line_of(path, ['version'])}",
+        mend=f"{upgrade}; nothing was changed" if newer else f"write version = {VERSION}, if that is what it is",
+    )
 
 
 def _check_environment() -> None:
@@ -171,7 +231,10 @@ def _check_environment() -> None:
             for depth, key in enumerate(keys):
                 known = _known_keys(keys[:depth])
                 if key not in known:
-                    raise UsageError(f"no such setting: {'.'.join(keys)}", where=name, mend=_nearest(key, known))
+                    table = PREFIX + "__".join(keys[:depth]).upper()
+                    free = _free(keys[:depth])
+                    mend = f"set it whole, as JSON: {table}='{{\"wh/who\": 2}}'" if free else _nearest(key, known)
+                    raise UsageError(f"no such setting: {'.'.join(keys)}", where=name, mend=mend)
 
 
 def _explain(error: ValidationError, path: Path) -> UsageError:
@@ -179,8 +242,8 @@ def _explain(error: ValidationError, path: Path) -> UsageError:
     keys = [str(part) for part in first["loc"]]
     name = ".".join(keys)
     if first["type"] != "extra_forbidden":
-        variable = PREFIX + "__".join(keys).upper()
-        where = variable if variable in os.environ else f"{path}{_line_of(path, keys)}"
+        variables = (PREFIX + "__".join(keys[:length]).upper() for length in range(len(keys), 0, -1))
+        where = next((name for name in variables if name in os.environ), f"{path}{_line_of(path, keys)}")
         return UsageError(
             f"setting {name}: {first['msg']}", where=where, mend="give it a value of the kind it asks for"
         )
@@ -204,18 +267,42 @@ def _known_keys(tables: list[str]) -> list[str]:
     return list(getattr(model, "model_fields", ()))
 
 
+def _free(keys: list[str]) -> bool:
+    """Whether `keys` lead to a table with keys of the user's own, such as `plan.weights`."""
+    model: Any = Settings
+    for key in keys:
+        model = model.model_fields[key].annotation
+    return bool(get_origin(model) is dict)
+
+
 def _line_of(path: Path, keys: list[str]) -> str:
-    """`:LINE` of a key, found by its name in its table; empty if it came from elsewhere."""
-    table = ""
+    """`:LINE` of a key, or of the nearest thing around it that the file has; empty if it came from elsewhere."""
+    table: list[str] = []
+    lines: dict[tuple[str, ...], int] = {}
     for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
         text = line.strip()
         if text.startswith("["):
-            table = text.strip("[] ")
-            if keys == [table]:
-                return f":{number}"
-        elif text.partition("=")[0].strip() == keys[-1] and table == ".".join(keys[:-1]):
-            return f":{number}"
+            table = _keys(text)
+            lines.setdefault(tuple(table), number)
+        elif "=" in text and not text.startswith("#"):
+            lines.setdefault((*table, *_keys(f"{text.partition('=')[0]}= 0")), number)
+    for length in range(len(keys), 0, -1):
+        if tuple(keys[:length]) in lines:
+            return f":{lines[tuple(keys[:length])]}"
     return ""
+
+
+def _keys(line: str) -> list[str]:
+    """The keys that one line of TOML names, `["plan", "weights", "wh/who"]`; none if it is a part of a longer value."""
+    try:
+        found: Any = tomllib.loads(line)
+    except tomllib.TOMLDecodeError:
+        return []
+    keys: list[str] = []
+    while isinstance(found, dict) and found:
+        key, found = next(iter(found.items()))
+        keys.append(key)
+    return keys
 
 
 def template() -> str:
@@ -243,4 +330,6 @@ def _toml(value: Any) -> str:
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
     if isinstance(value, list):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_toml(key)} = {_toml(item)}" for key, item in value.items()) + "}"
     return repr(value)

@@ -7,14 +7,18 @@ Cost: opening one reads only `factory.toml`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from foundation.console import say
 from foundation.errors import Failure, UsageError
 from foundation.store import LocalStore
 
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
     from foundation.settings import Settings
 
 FILE = "factory.toml"
+QUIET = 5.0  # seconds a lock is waited for without a word
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class Workspace:
@@ -70,6 +76,13 @@ class Workspace:
     def store(self) -> LocalStore:
         return LocalStore(self.root)
 
+    def check_store(self) -> None:
+        """Raises `Failure` if this folder's file system could not keep what is committed: before any of it is paid for."""
+        from foundation.reader import REJECTS, SHARDS
+
+        for folder in (SHARDS, REJECTS):
+            self.store.probe(folder)
+
     @property
     def train(self) -> Path:
         """Everything the trainer and the judge make: tokenizer, packs, runs, answers, verdicts."""
@@ -78,12 +91,12 @@ class Workspace:
     @property
     def cache(self) -> Path:
         """What can be deleted at any time and is made again."""
-        return self._made("cache")
+        return self._of_this_machine("cache", 0o755)
 
     @property
     def run(self) -> Path:
-        """Sockets, pids and locks of what runs now; readable by this user alone."""
-        return self._made("run", 0o700)
+        """Sockets and pids of what runs now; readable by this user alone."""
+        return self._of_this_machine("run", 0o700)
 
     @property
     def logs(self) -> Path:
@@ -108,22 +121,51 @@ class Workspace:
 
     @contextlib.contextmanager
     def lock(self, name: str, *, wait: bool = True) -> Iterator[None]:
-        """Hold `name` for this process: released by its death, however it dies. Raises `Failure` if held and not `wait`."""
-        with open(self.run / f"{name}.lock", "a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError as error:
+        """Hold `name` for this process: released by its death, however it dies. Raises `Failure` if held and not `wait`.
+
+        Waiting has no end, since whoever holds it may be at a long work; after a few seconds one line says for whom.
+        """
+        with open(self._made("run", 0o700) / f"{name}.lock", "a+", encoding="utf-8") as file:
+
+            def holder() -> str:
                 file.seek(0)
-                holder = file.read().strip() or "another process"
-                raise Failure(
-                    f"{name} is held by {holder}", where=str(self.root), mend="wait for it, or end it"
-                ) from error
+                return file.read().strip() or "another process"
+
+            until = time.monotonic() + (QUIET if wait else 0.0)
+            while not _locked(file.fileno()):
+                if not wait:
+                    raise Failure(f"{name} is held by {holder()}", where=str(self.root), mend="wait for it, or end it")
+                if time.monotonic() > until:
+                    say(f"waiting: the lock on {name} in {self.root} is held by {holder()}")
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                    break
+                time.sleep(0.01)
             file.truncate(0)
             file.write(f"pid {os.getpid()}")
             file.flush()
             yield
 
+    def _of_this_machine(self, name: str, mode: int) -> Path:
+        """With a Redis elsewhere several machines may share the workspace: each has a folder of its own then, since another
+        machine's pids mean nothing here, and SQLite's index is for one machine."""
+        shared = self._made(name, mode)
+        remote = self.settings.queue.url.get_secret_value()
+        return self._made(f"{name}/{socket.gethostname()}", mode) if remote else shared
+
     def _made(self, name: str, mode: int = 0o755) -> Path:
         path = self.root / name
-        path.mkdir(mode=mode, parents=True, exist_ok=True)
+        try:
+            path.mkdir(mode=mode, parents=True, exist_ok=True)
+        except OSError as error:  # looking is possible where writing is not: whoever writes there is told
+            if error.errno not in READ_ONLY:
+                raise
         return path
+
+
+def _locked(descriptor: int) -> bool:
+    """Take the lock on an open file, if it is free."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

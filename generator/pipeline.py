@@ -22,6 +22,13 @@ from generator.render import chat_request, render_records, shows_source
 from generator.teachers.base import Teacher, TeacherRequest
 
 PHASE = "ask"
+NAMED = 5  # items whose errors are told when all failed
+
+
+class AllErrors(Failure):
+    """The teacher gave nothing but errors to a unit. `items` are some of them: item id, and the error."""
+
+    items: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,22 +145,26 @@ async def produce(
         run.requests[item] = TeacherRequest(chat, prompt_type, snippet, unit.round)
     waiting = set(run.requests)
     errors: list[ChatReply] = []  # held back until one reply shows that the teacher works
+    works = False
     async for reply in _replies(teacher, tuple(run.requests.values())):
         if reply.id not in waiting:
             continue  # a second reply, or one nobody asked for
         waiting.remove(reply.id)
-        if reply.finish == "error":
-            errors.append(reply)
-        else:
+        works = works or reply.finish != "error"
+        if works:
             yield run.outcome(reply)
+        else:
+            errors.append(reply)
     errors += [
         ChatReply(id=item, text="", finish="error", detail="no reply came") for item in run.requests if item in waiting
     ]
-    if errors and len(errors) == len(run.requests):
-        raise Failure(
+    if errors and not works:
+        failure = AllErrors(
             f"the teacher answered all {len(errors)} items of a unit with errors; the first: {errors[0].detail or 'no reason given'}",
             where=f"{teacher.name}, unit {unit.id} ({prompt_type.id})",
             mend="see that the teacher is up and takes these requests, then run the same command again",
         )
+        failure.items = tuple((reply.id, reply.detail) for reply in errors[:NAMED])
+        raise failure
     for reply in errors:
         yield run.outcome(reply)

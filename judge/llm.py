@@ -1,7 +1,7 @@
 """The graders that are language models: `openai` asks a server that runs already, `vllm` starts one of its own.
 
 Guarantees: one outcome an answer; a reply that was cut off is asked for once more with twice the room; a server that was
-started is gone, with all its children, when `ready` ends. Cost: the engine's start (vllm), then the model's thinking.
+started is gone, with all its children, when `ready` ends, and holds its device until then. Cost: the engine's start (vllm), then the model's thinking.
 """
 
 from __future__ import annotations
@@ -143,6 +143,7 @@ class VllmGrader(LlmGrader):
         settings = self.settings
         config = EngineConfig(
             model=settings.model,
+            purpose=f"judge run in {self.workspace.root}",
             context=settings.context,
             start_timeout=settings.start_timeout,
             arguments=settings.args,

@@ -19,8 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from foundation.errors import Failure
 from foundation.reader import SHARDS
 from foundation.store import TEMPORARY
+from queue_workers import snapshot
 from queue_workers.identity import alive, began
 from queue_workers.ledger import REJECTS
 
@@ -43,6 +45,28 @@ def at_work(workspace: Workspace) -> Iterator[None]:
         finally:
             record.unlink(missing_ok=True)
             _sweep_if_alone(workspace, users)
+
+
+@contextlib.contextmanager
+def unattended(workspace: Workspace) -> Iterator[float | None]:
+    """None if somebody is at work on this host; else nobody can begin until the context ends.
+
+    The number is the age in seconds from which on a file is not being written by another machine either.
+    """
+    with open(workspace.run / "work.users", "ab") as users:
+        try:
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+        else:
+            yield written_by_now(workspace)
+
+
+def written_by_now(workspace: Workspace) -> float:
+    """Seconds after which a file in shards or rejects is not being written by another machine."""
+    queue = workspace.settings.queue
+    # With a Redis of its own the workspace is this host's alone; else another machine may be writing right now.
+    return 2.0 * queue.lease if queue.url.get_secret_value() else 0.0
 
 
 def workers(workspace: Workspace) -> dict[int, str]:
@@ -77,9 +101,7 @@ def _sweep_if_alone(workspace: Workspace, users: IO[bytes]) -> None:
         fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return
-    queue = workspace.settings.queue
-    # With a Redis of its own the workspace is this host's alone; else another machine may be writing right now.
-    age = 2.0 * queue.lease if queue.url.get_secret_value() else 0.0
+    age = written_by_now(workspace)
     for folder in (SHARDS, REJECTS):
         for parent, _, names in os.walk(workspace.root / folder):
             for name in names:
@@ -91,3 +113,25 @@ def _remove(path: Path, age: float) -> None:
     with contextlib.suppress(FileNotFoundError):
         if time.time() - path.stat().st_mtime >= age:
             path.unlink()
+
+
+@contextlib.contextmanager
+def alone(workspace: Workspace) -> Iterator[None]:
+    """One `factory run` a workspace. Raises `Failure` that names the other one."""
+    lock = workspace.lock("run", wait=False)
+    try:
+        lock.__enter__()
+    except Failure as error:
+        from queue_workers.view import moment
+
+        other = next((one for one in snapshot.read(workspace) if one.command == "run"), None)
+        who = f"pid {other.pid}, since {moment(other.since)}" if other else error.what.removeprefix("run is held by ")
+        raise Failure(
+            f"another `factory run` is at work in this workspace: {who}",
+            where=str(workspace.root),
+            mend="`factory stop` ends it, `factory status` shows it; `factory work` joins it with more workers",
+        ) from None
+    try:
+        yield
+    finally:
+        lock.__exit__(None, None, None)

@@ -8,7 +8,7 @@ asks the store first whether the unit is committed. Cost: ids only, no text, in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -16,7 +16,8 @@ from foundation.records import Contract, Unit
 
 Priority = Literal["high", "normal", "low"]
 PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
-Command = Literal["retry"]
+Command = Literal["retry", "forget", "withdraw", "pause", "resume", "hold"]
+LONGEST = 20  # leases a unit may take in all: the runner ends it then, and a backend some time after, if that is stuck
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +51,13 @@ class FailedUnit(Contract):
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """Units waiting, by priority, and units out with a worker."""
+    """Units waiting, by priority, and units out with a worker; whether the queue is paused."""
 
     high: int = 0
     normal: int = 0
     low: int = 0
     in_flight: int = 0
+    paused: bool = False
 
     @property
     def queued(self) -> int:
@@ -82,6 +84,20 @@ class Queue(Protocol):
         """The units that were set aside."""
         ...
 
-    def control(self, command: Command) -> int:
-        """`retry`: put what was set aside back with its counters at zero. Returns how many units it touched."""
+    def control(self, command: Command, prompt_types: Collection[str] = ()) -> int:
+        """Act on the units of some prompt types, or of all; returns how many units it touched.
+
+        `retry`: put what was set aside back with its counters at zero. `forget`: drop what was set aside. `withdraw`: drop
+        what waits (never what is in flight); the plan still has it, so `reconcile` can queue it again, at another priority
+        for instance. `hold`: these prompt types, and no others, are held back from now on (none: no type is): a unit of
+        theirs is neither accepted by `submit` nor handed out, and one that fails, is released or lost is dropped, with its
+        counters; it touches nothing by itself. `pause` and `resume` are for the whole queue (`ValueError` with prompt types): while it is paused
+        `consume` begins no delivery, not even of a unit that is submitted later; they touch what waits.
+        """
         ...
+
+
+def check_control(command: Command, prompt_types: Collection[str]) -> None:
+    """What every backend refuses. Raises `ValueError`."""
+    if prompt_types and command in ("pause", "resume"):
+        raise ValueError(f"{command} is for the whole queue; what of one prompt type waits can be withdrawn")

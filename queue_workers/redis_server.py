@@ -2,7 +2,7 @@
 
 Guarantees: the first command that needs its own Redis starts it, the last one stops it; a user that was killed leaves it
 running, and the next command takes it up again. No TCP port; the socket lies in a folder of this user alone. Every
-write is in its append-only file within a second. A password appears in no message, log or process title.
+write is in its append-only file within a second. One at `queue.url` is used only if it passes `redis_client.check`.
 Cost: a start takes 50 to 100 ms and the size of the append-only file; 8 MB while it runs.
 
 How users are counted: each holds a shared lock on `run/redis.users`, which the kernel lets go when it dies. Who leaves
@@ -21,18 +21,33 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
-from urllib.parse import urlsplit
 
-from foundation.errors import Failure, UsageError
+from foundation.console import say
+from foundation.errors import Failure, Unavailable
+from queue_workers import glance
 from queue_workers.identity import began
+from queue_workers.redis_client import check, clear_errors, connect
 
 if TYPE_CHECKING:
     from redis import Redis
 
     from foundation.workspace import Workspace
 
+__all__ = ["connect", "redis_connection", "revive", "stop"]
+
 START_SECONDS = 60.0  # loading a large append-only file takes a while
 STOP_SECONDS = 30.0
+LOG_END = 1 << 16  # bytes
+BROKEN = (  # what Redis 6 and 7 say of an append-only file, its base or its manifest, that is torn
+    b"Bad file format reading the append only file",
+    b"Unexpected end of file reading the append only file",
+    b"FATAL AOF MANIFEST FILE ERROR",
+    b"Wrong signature trying to load DB",
+    b"Short read or OOM loading DB",
+    b"Internal error in RDB",
+    b"Error loading the DB",
+    b"AOF file appendonly",  # "The AOF file ... doesn't exist"
+)
 
 
 @contextlib.contextmanager
@@ -43,84 +58,44 @@ def redis_connection(workspace: Workspace) -> Iterator[Redis]:
         client = connect(workspace)
         try:
             if url:
-                _check(client, url)
+                check(client, url)
             yield client
         finally:
             client.close()
 
 
-def connect(workspace: Workspace) -> Redis:
-    """A client and nothing else: for a worker process, inside a `redis_connection` of its parent."""
-    import redis
-
+def revive(workspace: Workspace) -> bool:
+    """Start the workspace's own Redis anew if it is gone, inside a `redis_connection`; whether it was. Raises `Failure`."""
     url = workspace.settings.queue.url.get_secret_value()
-    if not url:
-        return redis.Redis(unix_socket_path=str(workspace.socket("redis.sock")))
-    try:
-        return redis.Redis.from_url(url)
-    except (ValueError, TypeError):  # its text may quote a part of the password
-        raise UsageError(
-            "queue.url is not a Redis URL",
-            where=f"queue.url = {redacted(url)} in factory.toml, or FACTORY_QUEUE__URL",
-            mend="write redis://HOST:PORT/DB, rediss://... or unix:///PATH; percent-encode special characters of a password",
-        ) from None
+    if url:
+        return False
+    with workspace.lock("redis"), clear_errors(url):
+        if _pid(workspace) is not None:
+            return False
+        _start(workspace)
+        return True
 
 
 def stop(workspace: Workspace) -> bool:
     """Stop the workspace's own Redis if it runs and nobody uses it. Whether it is gone."""
     if workspace.settings.queue.url.get_secret_value():
         return False
-    with open(workspace.run / "redis.users", "ab") as users, workspace.lock("redis"):
+    with open(workspace.run / "redis.users", "ab") as users, workspace.lock("redis"), clear_errors(""):
         return _stop_if_last(workspace, users)
-
-
-def redacted(url: str) -> str:
-    """The URL without user, password and query, which may hold either."""
-    try:
-        parts = urlsplit(url)
-        if "@" in parts.path:  # a password with a slash in it
-            return "(not a URL)"
-        port = f":{parts.port}" if parts.port else ""
-        return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
-    except ValueError:
-        return "(not a URL)"
-
-
-def _check(client: Redis, url: str) -> None:
-    import redis
-
-    try:
-        client.ping()
-    except redis.AuthenticationError:
-        raise Failure(
-            "Redis refuses the user or the password",
-            where=redacted(url),
-            mend="set FACTORY_QUEUE__URL to a URL with the right ones",
-        ) from None
-    except (redis.RedisError, OSError) as error:
-        raise Failure(
-            f"Redis cannot be reached: {_reason(error)}",
-            where=redacted(url),
-            mend="start it, mend queue.url, or empty queue.url to use the workspace's own Redis",
-        ) from None
-
-
-def _reason(error: BaseException) -> str:
-    """What went wrong, in the operating system's words where it has some; Redis's own never hold a password."""
-    return str(error).strip().rstrip(".") or type(error).__name__
 
 
 @contextlib.contextmanager
 def _own_redis(workspace: Workspace) -> Iterator[None]:
     with open(workspace.run / "redis.users", "ab") as users:
-        with workspace.lock("redis"):
+        with workspace.lock("redis"), clear_errors(""):
             fcntl.flock(users, fcntl.LOCK_SH)
             if _pid(workspace) is None:
+                glance.forget(workspace)
                 _start(workspace)
         try:
             yield
         finally:
-            with workspace.lock("redis"):
+            with workspace.lock("redis"), clear_errors(""):
                 _stop_if_last(workspace, users)
 
 
@@ -132,6 +107,8 @@ def _stop_if_last(workspace: Workspace, users: IO[bytes]) -> bool:
         return False
     pid = _pid(workspace)
     if pid is not None:
+        with connect(workspace) as client:
+            glance.remember(workspace, client)
         _shut_down(workspace, pid)
     workspace.socket("redis.sock").unlink(missing_ok=True)
     return True
@@ -148,21 +125,47 @@ def _pid(workspace: Workspace) -> int | None:
     with redis.Redis(unix_socket_path=str(path), retry=Retry(NoBackoff(), 0), socket_timeout=10) as client:
         while path.exists():
             try:
-                client.ping()
+                with contextlib.suppress(redis.ResponseError):  # MISCONF, its disk is full: it is there all the same
+                    client.ping()
                 return int(client.info("server")["process_id"])
             except redis.BusyLoadingError:
                 if time.monotonic() > until:
                     raise _failed(workspace, f"Redis was still loading its data after {START_SECONDS:.0f} s") from None
                 time.sleep(0.05)
+            except redis.TimeoutError:
+                raise Unavailable(
+                    f"the workspace's own Redis says nothing for {client.get_connection_kwargs()['socket_timeout']:.0f} s",
+                    where=str(path),
+                    mend="is it stopped (`kill -CONT PID` wakes it), or its disk stuck? its pid is in run/redis/redis.pid",
+                ) from None
             except redis.ConnectionError:
                 return None
     return None
 
 
 def _start(workspace: Workspace) -> None:
+    """Start it; if a power loss tore its append-only file, once more without: the queue is filled again from the plan."""
+    log = workspace.logs / "redis.log"
+    before = log.stat().st_size if log.exists() else 0
+    try:
+        _launch(workspace, log)
+    except Failure:
+        said = _end_of(log, before)
+        if not any(words in said for words in BROKEN):
+            raise
+        folder = workspace.run / "redis"
+        for path in folder.glob("appendonly*"):
+            aside = folder / f"broken-{path.name}"
+            shutil.rmtree(aside, ignore_errors=True)  # one from an earlier time
+            os.replace(path, aside)
+        say(f"Redis could not read what it had kept (a power loss?); set aside: {folder}/broken-*")
+        say("it begins empty; nothing is lost: what is planned and not committed is queued again")
+        _launch(workspace, log)
+
+
+def _launch(workspace: Workspace, log: Path) -> None:
     folder = workspace.run / "redis"
     folder.mkdir(mode=0o700, exist_ok=True)
-    log = workspace.logs / "redis.log"
     options = {
         "port": "0",
         "unixsocket": str(workspace.socket("redis.sock")),
@@ -172,7 +175,7 @@ def _start(workspace: Workspace) -> None:
         "appendfsync": "everysec",
         "save": "",
         "maxmemory-policy": "noeviction",
-        "hash-max-ziplist-value": "512",  # a queued unit in 0.7 KB instead of 2.2
+        "hash-max-ziplist-value": "512",  # a queued unit in 0.55 KB instead of 1.5
         "daemonize": "yes",  # a session of its own, and no child of ours that would stay a zombie
         "pidfile": str(folder / "redis.pid"),
         "logfile": str(log),
@@ -196,9 +199,17 @@ def _died(pidfile: Path) -> bool:
     return False
 
 
+def _end_of(log: Path, start: int = 0) -> bytes:
+    """What a log says from `start` on: the last `LOG_END` bytes of it, since it may have grown for months."""
+    with contextlib.suppress(FileNotFoundError), open(log, "rb") as file:
+        file.seek(max(start, log.stat().st_size - LOG_END))
+        return file.read()
+    return b""
+
+
 def _failed(workspace: Workspace, what: str) -> Failure:
     log = workspace.logs / "redis.log"
-    tail = "\n".join(log.read_text("utf-8", "replace").splitlines()[-5:]) if log.exists() else ""
+    tail = "\n".join(_end_of(log).decode("utf-8", "replace").splitlines()[-5:])
     return Failure(f"{what}\n{tail}".rstrip(), where=str(log), mend="read its log, or set queue.url to another Redis")
 
 

@@ -2,30 +2,34 @@
 
 Guarantees: a unit that is committed is done without asking the teacher; every item of a committed unit has a record or
 a reject; rejects are put first, under a name of this attempt, then the shard, once, under the unit's own name. Whoever
-comes second changes nothing. A trouble that is not the unit's own is told apart, so it can stop the work.
-Cost: reading a block (about 3 ms), two fsynced puts (0.4 ms each); the rest is the teacher's and the gates'.
+comes second changes nothing. A trouble that is not the unit's own is told apart, so it can stop the work: a teacher that is
+away or says nothing never counts against a unit by itself, and a slow one has all the time it needs: what is limited is its
+silence. A unit that is recalled is given back, whole, within a moment of the teacher's next word.
+Cost: reading a block (about 10 µs a snippet), two fsynced puts (0.4 ms each); the rest is the teacher's and the gates'.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import time
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import uvloop
 
 from foundation.corpus import Corpus, jsonl
-from foundation.errors import Failure, from_os_error
+from foundation.errors import Failure, Unavailable, from_os_error
 from foundation.ids import stable_id
 from foundation.reader import TOMBSTONES
 from foundation.records import Record, Reject, Snippet, SplitPolicy, Unit, item_id
-from generator.pipeline import Outcome, produce
+from generator.pipeline import AllErrors, Outcome, produce
 from generator.render import shows_source
 from queue_workers.plan import load_prompt_type
-from queue_workers.protocol import DONE, Ack
+from queue_workers.protocol import DONE, LONGEST, RELEASE, Ack
 
 if TYPE_CHECKING:
     from foundation.prompt_type import PromptType
@@ -33,15 +37,45 @@ if TYPE_CHECKING:
     from generator.gates import Gates
     from generator.teachers.base import Teacher
 
-Fault = Literal["", "unit", "teacher", "store"]
+
+NAMED = 5  # items whose errors are told
+Fault = Literal["", "unit", "teacher", "away", "store", "recall"]
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What became of a unit. `fault` says whose trouble it was: the unit's, the teacher's, or the store's (a full disk)."""
+    """What became of a unit. `fault` says whose trouble it was: the unit's, the teacher's (it fails what it is asked),
+    that it is away, the store's (a full disk), or nobody's: it was recalled. `items` are ids of some items, and what the teacher said of them; `seconds` how long it took."""
 
     ack: Ack
     fault: Fault = ""
+    attempt: str = ""
+    seconds: float = 0.0
+    items: tuple[tuple[str, str], ...] = ()
+
+
+class Recall:
+    """A signal handler of the process that runs a unit: the teacher is waited for no longer, and the unit is given back."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._task: asyncio.Task[Any] | None = None
+
+    def __call__(self, *_: Any) -> None:
+        self.asked = True
+        if self._task:
+            self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+
+    @contextlib.contextmanager
+    def reaches(self, task: asyncio.Task[Any] | None) -> Iterator[None]:
+        """Cancel this task when the recall comes."""
+        self._task = task
+        try:
+            if self.asked:
+                raise asyncio.CancelledError
+            yield
+        finally:
+            self._task = None
 
 
 @dataclass
@@ -54,12 +88,16 @@ class Context:
     policy: SplitPolicy
     lease: float
     _types: dict[str, PromptType] = field(default_factory=dict)
+    _loop: asyncio.AbstractEventLoop | None = None
+    _pid: int = 0
 
-    def warm(self, fingerprints: set[str]) -> None:
-        """Load the language detector and compile the templates of these prompt types."""
+    def warm(self, fingerprints: Iterable[str], also: Iterable[PromptType] = ()) -> None:
+        """Load the language detector and compile the templates of these prompt types; `also` of some not planned yet."""
         self.gates.warm()
-        for fingerprint in fingerprints:
-            shows_source(self.prompt_type(fingerprint))
+        self._types.update((prompt_type.fingerprint, prompt_type) for prompt_type in also)
+        for fingerprint in (*fingerprints, *self._types):
+            with contextlib.suppress(Failure, FileNotFoundError):  # whoever runs a unit of it says so
+                shows_source(self.prompt_type(fingerprint))
 
     def prompt_type(self, fingerprint: str) -> PromptType:
         found = self._types.get(fingerprint)
@@ -67,12 +105,29 @@ class Context:
             found = self._types[fingerprint] = load_prompt_type(self.store, fingerprint)
         return found
 
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Its result, and nothing of it left running. One event loop for all units of a process: `asyncio.Runner` costs
+        0.6 ms more a unit, half of it for words about the finished task that a SIGINT handler would never say."""
+        if self._loop is None or self._pid != os.getpid():
+            self._loop, self._pid = uvloop.new_event_loop(), os.getpid()
+        try:
+            return self._loop.run_until_complete(coroutine)
+        finally:
+            if left := asyncio.all_tasks(self._loop):
+                for task in left:
+                    task.cancel()
+                self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
 
-def run_unit(unit: Unit, context: Context) -> Ran:
-    """Run and commit one unit. Raises nothing a unit can cause."""
-    if context.store.exists(unit.shard):
-        return Ran(DONE)
-    attempt = uuid.uuid4().hex[:12]
+
+def run_unit(unit: Unit, context: Context, recall: Recall | None = None) -> Ran:
+    """Run and commit one unit, unless `recall` is asked for meanwhile. Raises nothing a unit can cause."""
+    began, attempt = time.monotonic(), uuid.uuid4().hex[:12]
+    ran = Ran(DONE) if context.store.exists(unit.shard) else _run(unit, context, attempt, recall or Recall())
+    return replace(ran, attempt=attempt, seconds=round(time.monotonic() - began, 3))
+
+
+def _run(unit: Unit, context: Context, attempt: str, recall: Recall) -> Ran:
+    outcomes: list[Outcome] = []
     try:
         prompt_type = context.prompt_type(unit.fingerprint)
         snippets = standing_snippets(unit, context.store)
@@ -81,13 +136,19 @@ def run_unit(unit: Unit, context: Context) -> Ran:
     except Failure as error:
         return _failed(str(error))
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            outcomes = runner.run(_produce(unit, prompt_type, snippets, attempt, context))
+        context.run(_produce(unit, prompt_type, snippets, attempt, context, recall, outcomes))
         records, rejects = account(unit, snippets, outcomes)
+    except asyncio.CancelledError:
+        return Ran(RELEASE, "recall")
     except TimeoutError:
-        return _failed(f"it ran past its lease of {context.lease:g} s (queue.lease)")
+        if not outcomes:
+            return Ran(Ack("release", f"not one reply came in {context.lease:g} s (queue.lease)"), "teacher")
+        said = f"after {len(outcomes)} of {len(snippets)} items none came for {context.lease:g} s (queue.lease)"
+        return Ran(Ack("failed", f"{said}, or it took {LONGEST} times as long in all"), "unit")
+    except Unavailable as error:
+        return Ran(Ack("release", str(error)), "away")
     except Failure as error:
-        return Ran(Ack("failed", str(error)), "teacher")
+        return Ran(Ack("failed", str(error)), "teacher", items=error.items if isinstance(error, AllErrors) else ())
     except Exception as error:
         return _failed(f"{type(error).__name__}: {error}")
     try:
@@ -96,13 +157,13 @@ def run_unit(unit: Unit, context: Context) -> Ran:
         return Ran(Ack("release", str(from_os_error(error))), "store")
     except Failure as error:
         return Ran(Ack("release", str(error)), "store")
-    return Ran(DONE)
+    return Ran(DONE, items=tuple((one.item, one.reason) for one in rejects if one.gate == "teacher")[:NAMED])
 
 
 def standing_snippets(unit: Unit, store: Store) -> list[Snippet]:
     """The unit's snippets that no tombstone withdraws now: its items. Raises `Failure` if the block is gone."""
     stones = set(store.list(TOMBSTONES))
-    snippets = Corpus(store).snippets(unit.block)[unit.start : unit.stop]
+    snippets = Corpus(store).part(unit.block, unit.start, unit.stop)
     if not stones:
         return list(snippets)
 
@@ -144,8 +205,15 @@ def commit(unit: Unit, attempt: str, records: list[Record], rejects: list[Reject
 
 
 async def _produce(
-    unit: Unit, prompt_type: PromptType, snippets: Sequence[Snippet], attempt: str, context: Context
-) -> list[Outcome]:
+    unit: Unit,
+    prompt_type: PromptType,
+    snippets: Sequence[Snippet],
+    attempt: str,
+    context: Context,
+    recall: Recall,
+    found: list[Outcome],
+) -> None:
+    """Fill `found` with the outcomes of the unit's items. Raises `TimeoutError` when none comes for a lease."""
     outcomes = produce(
         context.teacher,
         prompt_type,
@@ -156,8 +224,13 @@ async def _produce(
         gates=context.gates,
     )
     try:
-        async with asyncio.timeout(context.lease), contextlib.aclosing(outcomes):  # type: ignore[type-var]
-            return [outcome async for outcome in outcomes]
+        clock = asyncio.get_running_loop().time
+        end = clock() + LONGEST * context.lease
+        with recall.reaches(asyncio.current_task()):
+            async with asyncio.timeout(context.lease) as silence, contextlib.aclosing(outcomes):  # type: ignore[type-var]
+                async for outcome in outcomes:
+                    found.append(outcome)
+                    silence.reschedule(min(end, clock() + context.lease))
     finally:
         await context.teacher.close()  # its connections belong to this unit's event loop
 

@@ -1,12 +1,14 @@
 """The model half of the `trainer` command: `params`, `run`, `answer`, `chat`.
 
-Guarantees: results on standard output, everything else on standard error; an interrupted `run` ends well. Cost: torch is
+Guarantees: results on standard output, everything else on standard error; an interrupted `run` ends well. `run`, and
+`answer` on a GPU, ask whoever holds their device for it and hold it until they end. Cost: torch is
 imported when a command runs (about 2 s), never for `--help`.
 """
 
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -82,14 +84,34 @@ def run_command(
 
     from foundation.workspace import Workspace
 
+    workspace = Workspace.find()
     if orchestrated:
-        _orchestrate(Workspace.find(), run, until_step, fresh, device, as_json)
+        _orchestrate(workspace, run, until_step, fresh, device, as_json)
         return
-    from trainer.loop import train
-    from trainer.setup import choose_device
+    from foundation.devices import hold_device
 
-    summary = train(Workspace.find(), run, choose_device(device), until=until_step, fresh=fresh)
+    _check(workspace, run)
+    with hold_device(f"trainer run in {workspace.root}", ask=True, name="cpu" if device == "cpu" else ""):
+        from trainer.loop import train
+        from trainer.setup import choose_device
+
+        summary = train(workspace, run, choose_device(device), until=until_step, fresh=fresh)
     emit_json(asdict(summary)) if as_json else table(("run", ""), asdict(summary).items())
+
+
+def _check(workspace: Workspace, run: str) -> None:
+    """Nobody is asked for a device in vain: what stops a run is found before, as far as torch is not needed for it."""
+    from trainer.pack import PackedData
+    from trainer.paths import TrainPaths, run_folder
+    from trainer.presets import model_config
+    from trainer.tokenizer import tokenizer_sha
+
+    run_folder(workspace, run)
+    paths = TrainPaths.of(workspace)
+    data = PackedData.open(paths.pack("train"), tokenizer_sha=tokenizer_sha(paths.tokenizer))
+    model_config(workspace.settings.train.preset, data.meta.vocabulary, data.meta.context)
+    with workspace.lock(f"train-{run}", wait=False):
+        pass  # nobody else trains this run
 
 
 def _orchestrate(
@@ -132,13 +154,14 @@ def answer_command(
 
     workspace = Workspace.find()
     settings = workspace.settings
-    student = load_student(workspace, run, choose_device(device), checkpoint)
-    items, counts = eval_items(workspace, split, limit or settings.judge.answers, settings.train.seed)
-    if not items:
-        say(f"the split {split} has no question to ask: {counts.figures()}")
-    started = time.perf_counter()
-    answers = answer_items(student, items, max_tokens)
-    seconds = time.perf_counter() - started
+    with _gpu_for_answers(workspace, device):
+        student = load_student(workspace, run, choose_device(device), checkpoint)
+        items, counts = eval_items(workspace, split, limit or settings.judge.answers, settings.train.seed)
+        if not items:
+            say(f"the split {split} has no question to ask: {counts.figures()}")
+        started = time.perf_counter()
+        answers = answer_items(student, items, max_tokens)
+        seconds = time.perf_counter() - started
     write_answers(out, answers)
     ended = sum(answer.stopped == "end" for answer in answers)
     result = {
@@ -154,6 +177,15 @@ def answer_command(
         "file": str(out),
     }
     emit_json(result) if as_json else table(("answers", ""), result.items())
+
+
+def _gpu_for_answers(workspace: Workspace, device: Device) -> AbstractContextManager[object]:
+    """Hold the GPU that will be used; a CPU can be shared."""
+    from foundation.devices import device_name, hold_device
+
+    if device == "cpu" or device_name() == "cpu":
+        return nullcontext()
+    return hold_device(f"trainer answer in {workspace.root}", ask=True)
 
 
 def chat_command(

@@ -1,20 +1,23 @@
 """`trainer run --orchestrate`: train → answer → judge, round after round, each a process group of its own, never two at once.
 
-Guarantees: the next stage starts when the last one's processes are gone and GPU memory is back; a run that was stopped
-or killed in any stage goes on where it was, repeating no stage whose output is whole; a judging that fails is recorded,
-and training goes on. Cost: each stage's own start (torch: about 3 s); this process imports no torch and holds no model.
+Guarantees: it holds its device over all stages, having asked whoever had it; the next stage starts when the last one's
+processes are gone and GPU memory is back; a run that was stopped or killed in any stage goes on where it was, repeating no
+stage whose output is whole; a judging that fails is recorded, and training goes on. Cost: each stage's own start (torch:
+about 3 s); this process imports no torch and holds no model.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from foundation.console import say
+from foundation.devices import hold_device
 from foundation.errors import Failure, UsageError
 from foundation.ids import stable_id
 from foundation.processes import gpu_memory_used
@@ -68,13 +71,18 @@ def orchestrate(
     with workspace.lock(f"orchestrate-{run}", wait=False):
         line.begin(rounds, fresh)
         stopped = False
-        with line.signals.watched():
-            try:
-                for number in range(1, rounds + 1):
-                    line.round(number)
-            except Stopped:
-                stopped = True
-                say("stopped at a clean point; the same command goes on from here")
+        name = "cpu" if device == "cpu" else ""
+        purpose = f"trainer run --orchestrate in {workspace.root}"
+        with hold_device(purpose, ask=True, name=name) if line.unfinished else nullcontext() as hold:
+            line.gpu = gpu_memory_used()
+            line.held = hold.environment if hold else {}
+            with line.signals.watched():
+                try:
+                    for number in range(1, rounds + 1):
+                        line.round(number)
+                except Stopped:
+                    stopped = True
+                    say("stopped at a clean point; the same command goes on from here")
         return line.summary(stopped)
 
 
@@ -87,6 +95,7 @@ class _Line:
         self.mark = stable_id("orchestrate", str(workspace.root), run)
         self.signals = Signals()
         self.gpu: list[int] | None = None
+        self.held: dict[str, str] = {}
         self.fresh = False
         self.state = State(run=run, rounds=0, steps=0)
 
@@ -95,7 +104,6 @@ class _Line:
     def begin(self, rounds: int, fresh: bool) -> None:
         """Read the state, or make one. Raises `UsageError` if the run was begun with another number of rounds."""
         end_leftovers(self.mark)  # of an orchestrator that was killed: its stage may still be writing its checkpoint
-        self.gpu = gpu_memory_used()
         path = self.folder / STATE
         self.fresh = fresh
         if fresh:
@@ -131,9 +139,21 @@ class _Line:
         if number not in self.state.trained:
             self.train(number)
         for split in SPLITS:
-            point = self.point(number, split)
-            if split not in self.state.empty and (point is None or point.error):
+            if self.due(number, split):
                 self.measure(number, split)
+
+    def due(self, number: int, split: Judged) -> bool:
+        """Whether the split has questions, and those of this round were not judged yet."""
+        point = self.point(number, split)
+        return split not in self.state.empty and (point is None or bool(point.error))
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a stage is left to run."""
+        numbers = range(1, self.state.rounds + 1)
+        return any(
+            number not in self.state.trained or any(self.due(number, one) for one in SPLITS) for number in numbers
+        )
 
     def train(self, number: int) -> None:
         until = max(1, round(self.state.steps * number / self.state.rounds))
@@ -238,6 +258,7 @@ class _Line:
             log=self.workspace.logs / f"{self.run}-{number}-{stage}.log",
             signals=self.signals,
             gpu=self.gpu,
+            device=self.held,
         )
 
     def file(self, number: int, what: str, split: Judged) -> Path:

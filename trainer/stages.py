@@ -13,18 +13,17 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from foundation.console import say
-from foundation.errors import Failure
-from foundation.processes import ProcessGroup, await_gpu_memory, running
+from foundation.devices import STAGE as MARK
+from foundation.processes import POLL, ProcessGroup, await_gpu_memory, end_marked, gpu_processes, marked, running
 
-MARK = "QPT_STAGE_OF"  # in the environment of every process of a run's stages, and of nothing else
 PATIENCE = 60.0  # seconds a stage gets to write its checkpoint, or to end its engine
-POLL = 0.05
+GPU_LOOK = 10.0  # seconds between two questions which of its processes are on the GPU
 PACKAGES = Path(__file__).resolve().parent.parent
 
 
@@ -84,14 +83,17 @@ def run_stage(
     log: Path,
     signals: Signals,
     gpu: Sequence[int] | None,
+    device: Mapping[str, str],
 ) -> Ended:
     """Run `python -m module arguments` in `folder` to its end; its lines go to `log` and to standard error.
 
+    `gpu` is what its memory must come back to, `device` the environment of what runs on the device that is held.
     Raises `Stopped` if a signal came, `Failure` if the stage or its memory would not go away.
     """
     if signals.received:
         raise Stopped
     environment = {
+        **device,
         MARK: mark,
         "FACTORY_WORKSPACE": str(folder),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(PACKAGES), os.environ.get("PYTHONPATH", "")])),
@@ -101,16 +103,18 @@ def run_stage(
     # -P: a folder of the workspace that is called like a package must not be taken for it
     argv = [sys.executable, "-P", "-m", module, *arguments]
     group = ProcessGroup(argv, name=name, log=log, env=environment, cwd=folder)
-    heard = _Echo(log)
+    heard, ours, look = _Echo(log), set[int](), began + GPU_LOOK
     with running(group, PATIENCE):
         while group.alive and not signals.received:
             heard.pass_on()
+            if gpu is not None and time.monotonic() >= look:
+                ours, look = ours | gpu_processes(marked(MARK, mark)), time.monotonic() + GPU_LOOK
             time.sleep(POLL)
         if signals.received:
             say(f"ending {name}")
     heard.pass_on()
     end_leftovers(mark)
-    await_gpu_memory(gpu)
+    await_gpu_memory(gpu, ours)
     if signals.received:
         raise Stopped
     return Ended(group.wait(), round(time.monotonic() - began, 2), heard.document, log)
@@ -143,41 +147,6 @@ class _Echo:
         return True
 
 
-def marked(mark: str) -> list[int]:
-    """Pids of the living processes of the stages marked `mark`."""
-    wanted = f"{MARK}={mark}".encode()
-    found = []
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):  # gone meanwhile, or somebody else's
-                if wanted in Path(f"/proc/{entry.name}/environ").read_bytes().split(b"\0"):
-                    found.append(int(entry.name))
-    return found
-
-
 def end_leftovers(mark: str, patience: float = PATIENCE) -> None:
     """End what is left of the stages marked `mark`, naming it. Raises `Failure` if something cannot be ended."""
-    left = marked(mark)
-    if not left:
-        return
-    say(f"ending what is left of a stage: pids {', '.join(map(str, left))}")
-    for number, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, 10.0)):
-        for pid in marked(mark):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-        if _wait(lambda: not marked(mark), seconds):
-            return
-    raise Failure(
-        "a stage's processes could not be ended",
-        where=f"pids {', '.join(map(str, marked(mark)))}",
-        mend="`kill -9 PID`",
-    )
-
-
-def _wait(condition: Callable[[], bool], seconds: float) -> bool:
-    until = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() >= until:
-            return False
-        time.sleep(POLL)
-    return True
+    end_marked(MARK, mark, "what is left of a stage", patience)

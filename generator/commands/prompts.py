@@ -91,8 +91,8 @@ def preview(
     types = select(prompt_type)
     snippets = sample(Corpus(workspace.store), count)
     policy = SplitPolicy(key=split.key, unseen=split.unseen, phrasing=split.phrasing)
-    with teacher_from_settings(workspace) as teacher:
-        looks = asyncio.run(look(teacher, types, snippets, policy, round_))
+    with teacher_from_settings(workspace, purpose="factory preview", settle=False) as ready:
+        looks = asyncio.run(look(ready.teacher, types, snippets, policy, round_))
     if as_json:
         emit_json([one.document() for one in looks])
         return

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from foundation.workspace import Workspace
 
 ARTICLES_PER_FILE = 1000
-_FOLDER = "ingest-"
+FOLDER = "ingest-"
 
 
 class Batch:
@@ -39,9 +39,9 @@ class Batch:
         self._staged: dict[str, list[str]] = {ARTICLES: [], BLOCKS: []}
         self._folder: Path | None = None
         if not dry:
-            for stale in workspace.cache.glob(f"{_FOLDER}*"):  # of an ingest that was killed: its lock is ours now
+            for stale in workspace.cache.glob(f"{FOLDER}*"):  # of an ingest that was killed: its lock is ours now
                 shutil.rmtree(stale, ignore_errors=True)
-            self._folder = workspace.cache / f"{_FOLDER}{uuid.uuid4().hex}"
+            self._folder = workspace.cache / f"{FOLDER}{uuid.uuid4().hex}"
             self._folder.mkdir()
 
     def add(self, article: Article, snippets: list[Snippet]) -> None:

@@ -1,51 +1,137 @@
 """From settings to a teacher that is ready, and away again.
 
-Guarantees: when the context ends, a server it started is gone with all its children. `auto` says what it chose and
-why. A setting that cannot work is a `UsageError`; a server that does not answer is a `Failure` before any unit is leased.
+Guarantees: when the context ends, a server it started is gone with all its children, and its device is free. `auto` says what
+it chose and why, and stays with it: what it chose first is in `plan/teacher.json`, so that no month's records change their
+teacher because a driver is gone; another finding is a `Failure`, which may pass. A setting that cannot work is a `UsageError`; a server that does not answer is `Unavailable`, and a device
+that another process holds a `Failure` that names it, before any unit is leased.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from foundation.console import say
-from foundation.errors import Failure, UsageError
+from foundation.engine_health import Look
+from foundation.errors import Failure, Unavailable, UsageError
 from foundation.processes import gpu_memory_used
 
 if TYPE_CHECKING:
     from foundation.chat_client import ChatClient
+    from foundation.devices import DeviceHold
     from foundation.settings import TeacherSettings
+    from foundation.store import Store
     from foundation.workspace import Workspace
     from generator.teachers.base import Teacher
 
 # Qwen3 thinks before it answers unless told not to; structured output wants the answer alone.
 NO_THINKING = (("chat_template_kwargs", {"enable_thinking": False}),)
+CHOSEN = "plan/teacher.json"
+FOUND = {"vllm": "a GPU", "rules": "no GPU"}
+
+REACH_EVERY = 10.0  # seconds between two questions whether somebody else's server is there
+REACH_PATIENCE = 3.0
+
+
+def _well() -> Look:
+    return Look("well")
+
+
+@dataclass(frozen=True)
+class ReadyTeacher:
+    """A teacher that can be asked, the device that it holds, if it does, and how it is.
+
+    `look` is cheap, blocks 4 s at most, and is meant to be called every few seconds. `dead`: a managed server ended, or
+    another one cannot be reached; `hung`: a managed server does nothing for work.hung_after seconds (see `engine_health`).
+    """
+
+    teacher: Teacher
+    device: DeviceHold | None = None
+    look: Callable[[], Look] = _well
 
 
 @contextlib.contextmanager
-def teacher_from_settings(workspace: Workspace) -> Iterator[Teacher]:
-    """The workspace's teacher, ready to be asked."""
+def teacher_from_settings(
+    workspace: Workspace, *, purpose: str = "factory run", settle: bool = True
+) -> Iterator[ReadyTeacher]:
+    """The workspace's teacher, ready to be asked; `purpose` is the command that others are told holds the device.
+
+    What `auto` chose is put into the store once it is ready, but not without `settle`: for a look.
+    """
+    settings, backend = workspace.settings.teacher, settled_backend(workspace)
+    with _ready(workspace, backend, purpose) as teacher:
+        if settle and settings.backend == "auto":
+            _settle(workspace.store, backend)
+        yield teacher
+
+
+@contextlib.contextmanager
+def _ready(workspace: Workspace, backend: str, purpose: str) -> Iterator[ReadyTeacher]:
     settings = workspace.settings.teacher
-    backend = settings.backend
-    if backend == "auto":
-        backend = "vllm" if gpu_memory_used() else "rules"
-        if backend == "rules":
-            say("teacher: rules (no GPU found: embedded rules write the questions, not a language model)")
     if backend == "rules":
+        if settings.backend == "auto":
+            say("teacher: rules (no GPU found: embedded rules write the questions, not a language model)")
         from generator.teachers.rules import RulesTeacher
 
-        yield RulesTeacher()
+        yield ReadyTeacher(RulesTeacher())
     elif backend == "openai":
         yield _openai(settings)
     else:
-        with _vllm(workspace, settings) as teacher:
+        with _vllm(workspace, purpose) as teacher:
             yield teacher
 
 
-def _openai(settings: TeacherSettings) -> Teacher:
+def chosen_backend(settings: TeacherSettings) -> str:
+    """What `teacher.backend` stands for on this machine."""
+    if settings.backend != "auto":
+        return settings.backend
+    return "vllm" if gpu_memory_used() else "rules"
+
+
+def settled_backend(workspace: Workspace) -> str:
+    """The same; a `Failure` where `auto` chose another one for this workspace before. Changes nothing."""
+    settings = workspace.settings.teacher
+    backend = chosen_backend(settings)
+    if settings.backend == "auto":
+        _compare(workspace.store, backend)
+    return backend
+
+
+def _settle(store: Store, backend: str) -> None:
+    """Keep what `auto` chose first. Raises `Failure` if another process chose another meanwhile."""
+    store.put_once(CHOSEN, json.dumps({"backend": backend}).encode())
+    _compare(store, backend)
+
+
+def _compare(store: Store, backend: str) -> None:
+    try:
+        before = json.loads(store.get(CHOSEN))["backend"]
+        expected = FOUND[before]
+    except FileNotFoundError:
+        return
+    except (ValueError, KeyError, TypeError) as error:
+        raise Failure(
+            "what teacher.backend = auto chose before cannot be read",
+            where=CHOSEN,
+            mend="set teacher.backend to vllm or rules in factory.toml, or delete that file: auto chooses anew then",
+        ) from error
+    if before != backend:
+        first = "mend the driver (`nvidia-smi`), or " if before == "vllm" else ""
+        raise Failure(
+            f"teacher.backend is auto, which found {expected} and chose {before} for this workspace; now it finds "
+            f"{FOUND[backend]} and would choose {backend}: its records would have two teachers",
+            where=CHOSEN,
+            mend=f"{first}set teacher.backend to {before} or {backend} in factory.toml",
+        )
+
+
+def _openai(settings: TeacherSettings) -> ReadyTeacher:
     from foundation.chat_client import ChatClient
     from generator.teachers.openai import OpenAITeacher
 
@@ -63,17 +149,20 @@ def _openai(settings: TeacherSettings) -> Teacher:
         timeout=settings.timeout,
     )
     _check_reachable(client)
-    return OpenAITeacher(client, f"openai:{settings.model}@{settings.revision or 'unnamed'}")
+    teacher = OpenAITeacher(client, f"openai:{settings.model}@{settings.revision or 'unnamed'}")
+    return ReadyTeacher(teacher, look=_Reach(client).look)
 
 
 @contextlib.contextmanager
-def _vllm(workspace: Workspace, settings: TeacherSettings) -> Iterator[Teacher]:
+def _vllm(workspace: Workspace, purpose: str) -> Iterator[ReadyTeacher]:
     from foundation.chat_client import ChatClient
     from foundation.engine import EngineConfig, engine
     from generator.teachers.openai import OpenAITeacher
 
+    settings = workspace.settings.teacher
     config = EngineConfig(
         model=settings.model,
+        purpose=f"{purpose} in {workspace.root}",
         revision=settings.revision,
         context=settings.context,
         start_timeout=settings.start_timeout,
@@ -90,31 +179,28 @@ def _vllm(workspace: Workspace, settings: TeacherSettings) -> Iterator[Teacher]:
             extra=NO_THINKING,
         )
         say("teacher: vLLM is ready")
-        yield OpenAITeacher(client, f"vllm:{settings.model}@{settings.revision or 'main'}")
+        teacher = OpenAITeacher(client, f"vllm:{settings.model}@{settings.revision or 'main'}")
+        yield ReadyTeacher(teacher, server.device, partial(server.look, workspace.settings.work.hung_after))
 
 
 def _check_reachable(client: ChatClient) -> None:
-    """Ask the server for its models; an answer of any kind means it is there."""
+    """Raises `Unavailable` if the server does not answer, `Failure` if it refuses the key."""
+    if asyncio.run(client.status(10.0)) in (401, 403):
+        raise Failure("the teacher refuses the key", where=client.base_url, mend="set FACTORY_TEACHER__API_KEY")
 
-    async def ask() -> None:
-        import aiohttp
 
-        headers = {"Authorization": f"Bearer {client.api_key}"} if client.api_key else {}
-        timeout = aiohttp.ClientTimeout(total=10)
-        try:
-            async with (
-                aiohttp.ClientSession(headers=headers, timeout=timeout) as session,
-                session.get(f"{client.base_url}/models") as response,
-            ):
-                if response.status in (401, 403):
-                    raise Failure(
-                        "the teacher refuses the key", where=client.base_url, mend="set FACTORY_TEACHER__API_KEY"
-                    )
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise Failure(
-                f"the teacher cannot be reached: {error or type(error).__name__}",
-                where=client.base_url,
-                mend="start the server, or mend teacher.base_url in factory.toml",
-            ) from error
+class _Reach:
+    """Whether somebody else's server is there, asked now and then only."""
 
-    asyncio.run(ask())
+    def __init__(self, client: ChatClient) -> None:
+        self.client, self.asked, self.last = client, time.monotonic(), Look("well")
+
+    def look(self) -> Look:
+        if time.monotonic() - self.asked >= REACH_EVERY:
+            try:
+                asyncio.run(self.client.status(REACH_PATIENCE))
+                self.last = Look("well")
+            except Unavailable as error:
+                self.last = Look("dead", str(error))
+            self.asked = time.monotonic()
+        return self.last

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from foundation.chat_client import ChatClient
-from foundation.errors import Failure
+from foundation.errors import Failure, Unavailable
 from foundation.records import ChatReply, ChatRequest, Sampling, messages_of
 from tests.support.fault_server import FaultServer, fault_server, reply
 
@@ -83,10 +83,53 @@ def test_a_cut_answer_says_length() -> None:
     assert answer.finish == "length"
 
 
-def test_nobody_there_is_one_failure() -> None:
-    with pytest.raises(Failure, match="cannot be reached") as caught:
-        _ask(ChatClient("http://127.0.0.1:9/v1", "m", api_key="sk-secret", attempts=1), 3)
+def test_nobody_there_is_unavailable_without_the_key() -> None:
+    with pytest.raises(Unavailable, match="cannot be reached") as caught:
+        _ask(ChatClient("http://127.0.0.1:9/v1", "m", api_key="sk-secret", attempts=1, table="judge"), 3)
     assert "sk-secret" not in str(caught.value)
+    assert "judge.base_url" in caught.value.mend
+
+
+@pytest.mark.parametrize("fault", [(503, "busy sk-secret"), "reset"])
+def test_a_server_that_serves_nobody_is_unavailable(fault: Any) -> None:
+    with fault_server(lambda *_: fault) as server, pytest.raises(Unavailable) as caught:
+        _ask(ChatClient(server.url, "m", api_key="k-secret", attempts=2), 5)
+    assert "k-secret" not in str(caught.value).replace("sk-secret", "")
+
+
+@pytest.mark.parametrize("fault", [(503, "busy"), "reset"])
+def test_a_request_that_alone_is_refused_fails_alone(fault: Any) -> None:
+    """However it is refused, others are served meanwhile: so it is the request."""
+
+    def behaviour(server: FaultServer, body: dict[str, Any]) -> Any:
+        # one after another: the bad one's last attempt comes after others were answered
+        return fault if body["seed"] == 3 else _slow_echo(server, body)
+
+    async def _slow_echo(server: FaultServer, body: dict[str, Any]) -> Any:
+        await asyncio.sleep(0.3)
+        return _echo(server, body)
+
+    with fault_server(behaviour) as server:
+        answers = {answer.id: answer for answer in _ask(ChatClient(server.url, "m", concurrency=2, attempts=3), 40)}
+    assert answers["3"].finish == "error"
+    assert sum(answer.finish == "stop" for answer in answers.values()) == 39
+
+
+def test_a_server_that_goes_away_in_the_middle_spoils_no_request() -> None:
+    """What was served stays; the rest is nobody's fault, and no reply says that it failed."""
+
+    def behaviour(server: FaultServer, body: dict[str, Any]) -> Any:
+        return "reset" if len(server.calls) > 10 else _echo(server, body)
+
+    served: list[ChatReply] = []
+
+    async def collect(client: ChatClient) -> None:
+        async for answer in client.complete(_requests(30)):
+            served.append(answer)
+
+    with fault_server(behaviour) as server, pytest.raises(Unavailable):
+        asyncio.run(collect(ChatClient(server.url, "m", concurrency=4)))
+    assert [answer.finish for answer in served] == ["stop"] * 10
 
 
 def test_a_refused_key_is_a_failure_without_the_key() -> None:

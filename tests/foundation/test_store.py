@@ -1,4 +1,4 @@
-"""The store over a folder: whole or not at all, once or not again."""
+"""What is a folder's own affair: temporary names and a full disk. What every store owes is in test_store_contract.py."""
 
 from __future__ import annotations
 
@@ -8,38 +8,7 @@ import resource
 import signal
 from pathlib import Path
 
-import pytest
-
-from foundation.errors import UsageError
 from foundation.store import TEMPORARY, LocalStore
-
-
-def test_put_get_list_delete(tmp_path: Path) -> None:
-    store = LocalStore(tmp_path)
-    store.put("a/one.json", b"1")
-    store.put("a/b/two.json", b"2")
-    store.put("a/one.json", b"3")
-    assert store.get("a/one.json") == b"3"
-    assert list(store.list("a")) == ["a/b/two.json", "a/one.json"]
-    store.delete("a/one.json")
-    store.delete("a/one.json")
-    assert not store.exists("a/one.json")
-    assert list(store.list("missing")) == []
-    with pytest.raises(FileNotFoundError):
-        store.get("a/one.json")
-
-
-def test_put_once_keeps_the_first(tmp_path: Path) -> None:
-    store = LocalStore(tmp_path)
-    assert store.put_once("x.jsonl", b"first")
-    assert not store.put_once("x.jsonl", b"second")
-    assert store.get("x.jsonl") == b"first"
-
-
-@pytest.mark.parametrize("name", ["", "../x", "a/../b", "/etc/passwd", "a//b", "."])
-def test_names_stay_inside(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UsageError):
-        LocalStore(tmp_path).put(name, b"")
 
 
 def _race(root: Path, barrier: object, wins: object, number: int) -> None:
@@ -48,7 +17,7 @@ def _race(root: Path, barrier: object, wins: object, number: int) -> None:
         wins.put(number)  # type: ignore[attr-defined]
 
 
-def test_of_eight_racing_writers_one_wins(tmp_path: Path) -> None:
+def test_no_temporary_of_a_racing_writer_stays(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     barrier, wins = context.Barrier(8), context.Queue()
     writers = [context.Process(target=_race, args=(tmp_path, barrier, wins, number)) for number in range(8)]
@@ -87,3 +56,17 @@ def test_temporaries_are_never_listed(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     store.put("whole", b"1")
     assert list(store.list()) == ["whole"]
+
+
+def test_the_stamp_of_a_folder_at_rest_lasts_until_a_name_comes_or_goes(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    assert store.stamp("a") == store.stamp("a") is not None
+    store.put("a/one", b"1")
+    assert store.stamp("a") is None  # too young to tell from a change in the same tick
+    os.utime(tmp_path / "a", (1_700_000_000, 1_700_000_000))
+    stamp = store.stamp("a")
+    assert stamp == store.stamp("a") is not None
+    store.put("a/two", b"2")
+    assert store.stamp("a") != stamp
+    os.utime(tmp_path / "a", (1_700_000_100, 1_700_000_100))
+    assert store.stamp("a") not in (None, stamp)

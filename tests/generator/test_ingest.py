@@ -50,7 +50,13 @@ def ids(workspace: Workspace) -> list[str]:
 
 
 def standing(workspace: Workspace) -> set[str]:
-    return set(ids(workspace)) - Corpus(workspace.store).retired_snippets()
+    """Ids of the snippets that no tombstone withdraws, themselves or with their article."""
+    gone = {(stone.kind, stone.value) for stone in tombstones(workspace.store)}
+    return {
+        snippet.id
+        for snippet in Corpus(workspace.store).all_snippets()
+        if ("snippet", snippet.id) not in gone and ("article", snippet.article_id) not in gone
+    }
 
 
 @pytest.mark.parametrize(

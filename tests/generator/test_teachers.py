@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from foundation.errors import Failure, UsageError
+from foundation.errors import Failure, Unavailable, UsageError
 from foundation.processes import gpu_memory_used
 from foundation.prompt_type import PromptType
 from foundation.records import ChatReply, ChatRequest, Sampling, Snippet, messages_of
 from foundation.workspace import Workspace
 from generator.teachers.base import TeacherRequest
-from generator.teachers.make import teacher_from_settings
+from generator.teachers.make import CHOSEN, settled_backend, teacher_from_settings
 from tests.support.fault_server import fault_server, reply
 
 
@@ -47,9 +49,49 @@ def prompt_type() -> PromptType:
 
 @pytest.mark.skipif(gpu_memory_used() is not None, reason="a GPU is here, so auto means vllm")
 def test_auto_without_a_gpu_is_rules_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with teacher_from_settings(_workspace(tmp_path, "")) as teacher:
-        assert teacher.name.startswith("rules:")
+    with teacher_from_settings(_workspace(tmp_path, "")) as ready:
+        assert ready.teacher.name.startswith("rules:")
+        assert (ready.device, ready.look().state) == (None, "well")
     assert "not a language model" in capsys.readouterr().err
+
+
+def test_auto_stays_with_what_it_chose_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that is gone after an upgrade must not change the teacher in the middle of a run."""
+    gpu: list[int] | None = [2**30]
+    monkeypatch.setattr("generator.teachers.make.gpu_memory_used", lambda: gpu)  # there is no GPU here to take away
+    workspace = _workspace(tmp_path, "")
+    assert settled_backend(workspace) == "vllm"
+    gpu = None
+    with teacher_from_settings(workspace, settle=False):
+        assert not workspace.store.exists(CHOSEN), "a look put something"
+    for _ in range(2):
+        with teacher_from_settings(workspace):
+            assert workspace.store.get(CHOSEN) == b'{"backend": "rules"}'
+    gpu = [2**30]
+    with pytest.raises(Failure, match=r"chose rules .* finds a GPU") as caught, teacher_from_settings(workspace):
+        pytest.fail("another teacher")
+    assert "driver" not in caught.value.mend
+    gpu = None
+    workspace.store.put(CHOSEN, b'{"backend": "vllm"}')
+    for settle in (True, False):
+        with (
+            pytest.raises(Failure, match=r"chose vllm .* no GPU") as caught,
+            teacher_from_settings(workspace, settle=settle),
+        ):
+            pytest.fail("another teacher")
+        assert "mend the driver" in caught.value.mend
+        assert "teacher.backend to vllm or rules" in caught.value.mend
+    with teacher_from_settings(_anew(workspace, 'backend = "rules"')) as ready:  # by name: the file is not asked
+        assert ready.teacher.name.startswith("rules:")
+    assert workspace.store.get(CHOSEN) == b'{"backend": "vllm"}'
+    workspace.store.put(CHOSEN, b"{}")
+    with pytest.raises(Failure, match="cannot be read"):
+        settled_backend(workspace)
+
+
+def _anew(workspace: Workspace, teacher: str) -> Workspace:
+    (workspace.root / "factory.toml").write_text(f"[teacher]\n{teacher}\n")
+    return Workspace(workspace.root)
 
 
 def test_openai_asks_the_server_and_keeps_provenance(tmp_path: Path, prompt_type: PromptType) -> None:
@@ -58,7 +100,8 @@ def test_openai_asks_the_server_and_keeps_provenance(tmp_path: Path, prompt_type
 
     with fault_server(lambda *_: reply('{"question": "Who?"}')) as server:
         settings = f'backend = "openai"\nbase_url = "{server.url}/"\nmodel = "m"\nrevision = "r1"\napi_key = "k"'
-        with teacher_from_settings(_workspace(tmp_path, settings)) as teacher:
+        with teacher_from_settings(_workspace(tmp_path, settings)) as ready:
+            teacher = ready.teacher
             assert teacher.name == "openai:m@r1"
             (answer,) = asyncio.run(ask([_request(prompt_type)]))
             (again,) = asyncio.run(ask([_request(prompt_type)]))  # nothing is tied to the first event loop
@@ -72,6 +115,25 @@ def test_openai_without_a_url_is_wrong_use(tmp_path: Path) -> None:
 
 
 def test_a_server_that_is_not_there_fails_before_any_work(tmp_path: Path) -> None:
-    settings = 'backend = "openai"\nbase_url = "http://127.0.0.1:9/v1"'
-    with pytest.raises(Failure, match="cannot be reached"), teacher_from_settings(_workspace(tmp_path, settings)):
+    settings = 'backend = "openai"\nbase_url = "http://127.0.0.1:9/v1"\napi_key = "k-secret"'
+    with (
+        pytest.raises(Unavailable, match="cannot be reached") as caught,
+        teacher_from_settings(_workspace(tmp_path, settings)),
+    ):
         pytest.fail("nobody answered")
+    assert "k-secret" not in str(caught.value)
+
+
+def test_a_server_that_goes_away_is_seen_and_seen_to_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("generator.teachers.make.REACH_EVERY", 0.0)
+    with fault_server(lambda *_: reply("{}")) as server:
+        settings = f'backend = "openai"\nbase_url = "{server.url}"\nmodel = "m"'
+        with teacher_from_settings(_workspace(tmp_path, settings)) as ready:
+            assert ready.look().state == "well"
+    gone = ready.look()
+    assert gone.state == "dead"
+    assert "cannot be reached" in gone.detail
+    with ThreadingHTTPServer(("127.0.0.1", server.port), BaseHTTPRequestHandler) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        assert ready.look().state == "well", "any answer means that it is there"
+        other.shutdown()

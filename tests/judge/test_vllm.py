@@ -62,14 +62,14 @@ def test_a_model_that_cannot_judge_leaves_every_answer_unscored(tmp_path: Path) 
     assert json.loads(again.stdout)["graded"] == 0
 
 
-def test_a_model_that_cannot_be_loaded_is_a_clear_failure(tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded_is_wrong_use(tmp_path: Path) -> None:
     missing = tmp_path / "empty"
     missing.mkdir()
     (tmp_path / "factory.toml").write_text(f'[judge]\nbackend = "vllm"\nmodel = "{missing}"\n')
     item = make_item("When did the Winter War begin?", "On 30 November 1939.")
     (tmp_path / "answers.jsonl").write_text(make_answer(item, "In 1939.").model_dump_json() + "\n")
     command = ("judge", "run", "--answers", "answers.jsonl", "--out", "v.jsonl")
-    done = run(*command, cwd=tmp_path, code=1, timeout=300, env=ENVIRONMENT)
+    done = run(*command, cwd=tmp_path, code=2, timeout=300, env=ENVIRONMENT)
     assert "vLLM server ended while it started" in done.stderr
     assert "judge.model" in done.stderr
     assert not (tmp_path / "v.jsonl").exists()

@@ -56,7 +56,7 @@ def test_an_engine_that_cannot_load_fails_before_any_unit_is_leased(tmp_path: Pa
     (workspace / "factory.toml").write_text(f'[teacher]\nbackend = "vllm"\nmodel = "{tmp_path / "empty"}"\n')
     run("factory", "ingest", str(REPOSITORY / "examples/wwii/articles/winter-war.md"), cwd=workspace)
     run("factory", "enqueue", "--prompt-type", "cloze/entity", cwd=workspace)
-    done = run("factory", "work", "--burst", cwd=workspace, code=1)
+    done = run("factory", "work", "--burst", cwd=workspace, code=2)
     assert "vLLM server ended while it started" in done.stderr
     assert "Traceback" not in done.stderr
     status = run_json("factory", "status", cwd=workspace)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,8 @@ from foundation.corpus import Corpus
 from foundation.records import Snippet, Unit
 from foundation.workspace import Workspace
 from queue_workers import redis_server
+from tests.support.asked import Asked, asked_teacher
+from tests.support.faults import workspaces
 
 
 def make_units(count: int, prompt_type: str = "wh/who") -> list[Unit]:
@@ -73,3 +75,17 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
     (made.root / "factory.toml").write_text('[teacher]\nbackend = "rules"\n[queue]\nlease = 10\nheartbeat = 2\n')
     yield made
     assert redis_server.stop(made), "a test left a user of its Redis behind"
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Callable[..., Workspace]]:
+    """Makes workspaces for whole commands: see `workspaces`."""
+    with workspaces(tmp_path) as make_one:
+        yield make_one
+
+
+@pytest.fixture
+def asked() -> Iterator[Asked]:
+    """A server that holds every request until it is told otherwise."""
+    with asked_teacher("hold") as server:
+        yield server

@@ -12,8 +12,9 @@ from foundation.store import LocalStore
 from foundation.workspace import Workspace
 from generator.catalogue import load_catalogue, select
 from queue_workers import plan
+from queue_workers.ledger import committed, reconcile
 from queue_workers.memory import MemoryQueue
-from queue_workers.plan import Plan, PlanLine, load_plan
+from queue_workers.plan import Plan, PlanLine, draft_adoption, draft_cancel, load_plan
 from tests.queue_workers.conftest import add_block
 
 SPLIT = SplitSettings()
@@ -108,3 +109,111 @@ def test_a_million_items_are_planned_and_submitted_in_seconds(workspace: Workspa
     assert time.monotonic() - began < 1
     assert MemoryQueue().submit(loaded.units(), "normal") == 15_624
     assert time.monotonic() - began < 5
+
+
+def _cancel(workspace: Workspace, *names: str) -> None:
+    store = workspace.store
+    plan.append(store, draft_cancel(load_plan(store), names, committed(store), load_catalogue().values()))
+
+
+def _commit(workspace: Workspace, *places: int) -> list[str]:
+    """Commit the units at these places of the plan, with every item rejected."""
+    units = list(load_plan(workspace.store).units())
+    for place in places:
+        workspace.store.put_once(units[place].shard, b"")
+    return [units[place].id for place in places]
+
+
+def test_what_is_cancelled_is_out_but_for_what_is_committed(workspace: Workspace) -> None:
+    # given three blocks of four units: one done, one begun, one untouched; and another prompt type
+    _add(workspace, ["wh"], [add_block(workspace, 256) for _ in range(3)])
+    before = load_plan(workspace.store)
+    who = [place for place, unit in enumerate(before.units()) if unit.prompt_type == "wh/who"]
+    done = _commit(workspace, *who[:5])
+    # when it is cancelled
+    _cancel(workspace, "wh/who")
+    # then the done ones stay planned, once, and the other type is as it was
+    after = load_plan(workspace.store)
+    left = list(after.units())
+    assert [unit.id for unit in left if unit.prompt_type == "wh/who"] == done
+    assert after.size == len(left) == 5 + 12
+    assert after.items == sum(unit.stop - unit.start for unit in left)
+    assert {fingerprint for fingerprint, _ in after.cancelled} == after.stopped
+    assert reconcile(after, workspace.store, MemoryQueue()) == 12
+    # and again changes nothing
+    names = list(workspace.store.list("plan"))
+    _cancel(workspace, "wh/who")
+    assert list(workspace.store.list("plan")) == names
+
+
+def test_a_cancelled_block_is_planned_again_whole_and_cut_as_before(workspace: Workspace) -> None:
+    block = add_block(workspace, 256)
+    _add(workspace, ["wh/who"], [block])
+    before = [unit.id for unit in load_plan(workspace.store).units()]
+    _commit(workspace, 1)
+    _cancel(workspace, "wh/who")
+    assert load_plan(workspace.store).size == 1
+    # when the prompt file's unit, which is no part of its fingerprint, is another one by then
+    who = load_catalogue()["wh/who"].model_copy(update={"unit": 16})
+    new = plan.draft(load_plan(workspace.store), [who], [block], round_=0, priority="high")
+    assert new.size == 4
+    plan.add(workspace.store, new, [who], SPLIT)
+    after = load_plan(workspace.store)
+    assert [unit.id for unit in after.units()] == before
+    assert not after.cancelled and not after.stopped
+    assert reconcile(after, workspace.store, MemoryQueue()) == 3
+    _cancel(workspace, "wh/who")
+    assert load_plan(workspace.store).size == 1
+
+
+def test_a_unit_that_was_in_flight_when_it_was_cancelled_is_kept_once_it_is_committed(workspace: Workspace) -> None:
+    _add(workspace, ["wh/who"], [add_block(workspace, 256) for _ in range(2)])
+    store, queue = workspace.store, MemoryQueue()
+    reconcile(load_plan(store), store, queue)
+    units = list(load_plan(store).units())
+    store.put_once(units[0].shard, b"")
+    _cancel(workspace, "wh/who")
+    for unit in (units[1], units[5]):
+        store.put_once(unit.shard, b"")
+    assert load_plan(store).size == 1
+    reconcile(load_plan(store), store, queue)
+    after = load_plan(store)
+    assert {unit.id for unit in after.units()} == {units[0].id, units[1].id, units[5].id} == committed(store)
+    assert draft_adoption(after, committed(store)) == ()
+
+
+def test_cancelling_stops_a_type_that_was_never_planned(workspace: Workspace) -> None:
+    block = add_block(workspace, 64)
+    _cancel(workspace, "wh/who")
+    loaded = load_plan(workspace.store)
+    assert loaded.stopped == {load_catalogue()["wh/who"].fingerprint}
+    assert (loaded.size, loaded.lines) == (0, ())
+    assert _add(workspace, ["wh/who"], [block]).size == 1
+    assert not load_plan(workspace.store).stopped
+
+
+def test_a_plan_of_thousands_of_files_loads_at_once(workspace: Workspace) -> None:
+    # given half a million units in 6,000 plan files, and one of 40 types cancelled half-way
+    folder = workspace.root / "plan"
+    folder.mkdir()
+    blocks = [f"{number:06d}-{'a' * 12}-256" for number in range(1, 401)]
+    for number in range(6000):
+        lines = [
+            PlanLine(
+                prompt_type=f"many/t{kind}",
+                fingerprint=f"{kind:024d}",
+                unit=64,
+                round=number // 50,
+                priority="low",
+                blocks=tuple(blocks[number % 50 * 8 : number % 50 * 8 + 8]),
+            )
+            for kind in range(3)
+        ]
+        (folder / f"{number + 1:06d}-aaaaaaaaaaaa.jsonl").write_bytes(plan.jsonl(lines))
+    plan.append(workspace.store, draft_cancel(load_plan(workspace.store), ["many/t0"], set(), []))
+    began = time.monotonic()
+    loaded = load_plan(workspace.store)
+    print(f"{loaded.size:,} units of {len(loaded.lines):,} lines loaded in {time.monotonic() - began:.2f} s")
+    assert loaded.size == 2 * 6000 * 32
+    assert sum(map(len, loaded.cancelled.values())) == 6000 * 8
+    assert time.monotonic() - began < 20  # 0.3 s here; generous, since a busy machine must not fail it

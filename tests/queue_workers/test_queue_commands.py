@@ -73,11 +73,8 @@ def planned(workspace: Workspace) -> Workspace:
 
 def test_from_nothing_to_done(workspace: Workspace) -> None:
     empty = run_json("factory", "status", cwd=workspace.root)
-    assert set(empty) == {
-        *("planned", "committed", "queued", "in_flight", "failed"),
-        *("items", "items_accepted", "items_rejected", "records", "prompt_types"),
-    }
-    assert not any(empty.values())
+    assert not any(empty[key] for key in ("planned", "committed", "queued", "in_flight", "failed"))
+    assert not any(empty[key] for key in ("items", "items_accepted", "items_rejected", "records", "prompt_types"))
     add_block(workspace, 70)
     told = run_json("factory", "enqueue", "--prompt-type", "wh", "--dry-run", cwd=workspace.root)
     assert (told["units"], told["items"], told["queued"], told["dry_run"]) == (4, 140, 0, True)
@@ -159,7 +156,10 @@ def test_a_unit_that_cannot_be_done_is_set_aside_and_can_be_tried_again(planned:
     run("factory", "work", "--burst", cwd=planned.root)  # nothing new was set aside
     # and when the block is back, they are tried again
     (planned.root / "away").rename(block)
-    assert run_json("factory", "reconcile", "--retry-failed", cwd=planned.root)["retried"] == 4
+    told = run_json("factory", "failures", cwd=planned.root)
+    assert (len(told["failures"]), told["retried"]) == (4, 0)
+    assert "block of snippets is missing" in told["failures"][0]["error"]
+    assert run_json("factory", "failures", "--retry", cwd=planned.root)["retried"] == 4
     assert run_json("factory", "work", "--burst", cwd=planned.root)["units"] == 4
 
 
@@ -169,7 +169,7 @@ def _openai(url: str) -> dict[str, str]:
 
 def test_a_teacher_that_is_not_there_fails_before_any_unit_is_leased(planned: Workspace) -> None:
     done = run("factory", "work", "--burst", cwd=planned.root, code=1, env=_openai("http://127.0.0.1:1/v1"))
-    assert "the teacher cannot be reached" in done.stderr
+    assert "cannot be reached" in done.stderr
     status = run_json("factory", "status", cwd=planned.root)
     assert (status["queued"], status["committed"], status["failed"]) == (8, 0, 0)
 
@@ -193,7 +193,7 @@ def test_a_signal_drains(planned: Workspace, number: int) -> None:
         time.sleep(0.01)
         return reply("this is no JSON, and so a reject")
 
-    with fault_server(slow) as server, working(planned, "--json", env=_openai(server.url)) as process:
+    with fault_server(slow) as server, working(planned, "--json", "--workers", "1", env=_openai(server.url)) as process:
         wait_for(lambda: server.calls)
         time.sleep(0.2)  # in the middle of a unit of 64 requests
         process.send_signal(number)
@@ -283,7 +283,7 @@ def test_a_redis_that_cannot_be_reached_is_told_without_its_password(
     assert SECRET not in done.stderr + done.stdout
 
 
-@pytest.mark.parametrize("command", [("enqueue", "--prompt-type", "cloze"), ("work", "--burst"), ("status",)])
+@pytest.mark.parametrize("command", [("enqueue", "--prompt-type", "cloze"), ("work", "--burst")])
 def test_a_read_only_workspace_is_told(planned: Workspace, command: tuple[str, ...]) -> None:
     run("factory", "stop", cwd=planned.root)
     shutil.rmtree(planned.root / "cache", ignore_errors=True)
@@ -295,5 +295,5 @@ def test_a_read_only_workspace_is_told(planned: Workspace, command: tuple[str, .
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run([*unshare, inner + factory], capture_output=True, text=True, timeout=60, env=environment)
     assert done.returncode == 1, done.stderr
-    assert "error: not allowed to write" in done.stderr
+    assert "mounted read-only: nothing was written" in done.stderr
     assert "Traceback" not in done.stderr

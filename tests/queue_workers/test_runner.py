@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from foundation.errors import Failure
+from foundation.errors import Failure, Unavailable
 from foundation.reader import Tombstone
 from foundation.records import ChatReply, SplitPolicy, Unit
 from foundation.store import TEMPORARY
@@ -23,8 +23,8 @@ from generator.gates import Gates
 from generator.pipeline import Outcome
 from generator.teachers.base import TeacherRequest
 from generator.teachers.rules.teacher import RulesTeacher
-from queue_workers import plan
-from queue_workers.runner import Context, account, run_unit, standing_snippets
+from queue_workers import plan, runner
+from queue_workers.runner import Context, Recall, account, run_unit, standing_snippets
 from tests.queue_workers.conftest import add_block
 
 _fork = multiprocessing.get_context("fork")
@@ -41,11 +41,26 @@ class Spoilt(RulesTeacher):
         self.asked += 1
         if self.way == "gone":
             raise Failure("the server cannot be reached", where="http://127.0.0.1:1/v1")
+        if self.way == "away":
+            raise Unavailable("the server cannot be reached", where="http://127.0.0.1:1/v1")
         if self.way == "broken":
             raise RuntimeError("a bug in a teacher")
         if self.way == "hangs":
             await asyncio.sleep(60)
+        if self.way == "errors":
+            for request in requests:
+                yield ChatReply(id=request.chat.id, text="", finish="error", detail="HTTP 500: no")
+            return
+        number = 0
         async for reply in super().complete(requests):
+            number += 1
+            if self.way == "slow":
+                await asyncio.sleep(0.3)
+            if self.way == "falls silent" and number > 3:
+                await asyncio.sleep(60)
+            if self.way == "some errors" and number % 2:
+                yield ChatReply(id=reply.id, text="", finish="error", detail="HTTP 500: no")
+                continue
             yield reply.model_copy(update={"text": "no JSON at all"}) if self.way == "nonsense" else reply
 
 
@@ -172,8 +187,71 @@ def test_a_template_that_cannot_be_rendered_is_the_units_own_failure(workspace: 
 def test_a_teacher_that_hangs_costs_a_lease_and_no_more(workspace: Workspace) -> None:
     unit = make_units(workspace, snippets=5)[0]
     ran = run_unit(unit, make_context(workspace, Spoilt("hangs"), lease=0.2))
-    assert (ran.ack.state, ran.fault) == ("failed", "unit")
+    assert (ran.ack.state, ran.fault) == ("release", "teacher")  # not one word came
     assert "lease" in ran.ack.error
+
+
+def test_a_slow_teacher_has_the_time_it_needs_and_a_silent_one_has_not(workspace: Workspace) -> None:
+    unit = make_units(workspace, snippets=12)[0]
+    # given a teacher that takes four leases in all, but never one between two replies
+    ran = run_unit(unit, make_context(workspace, Spoilt("slow"), lease=1.5))
+    assert ran.ack.state == "done"
+    print(f"a unit of 12 took {ran.seconds} s, with a lease of 1.5 s")
+    assert ran.seconds > 1.5
+    workspace.store.delete(unit.shard)
+    ran = run_unit(unit, make_context(workspace, Spoilt("falls silent"), lease=0.5))
+    assert (ran.ack.state, ran.fault) == ("failed", "unit")
+    assert "after 3 of 12 items" in ran.ack.error
+
+
+def test_there_is_an_end_to_a_slow_unit_too(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "LONGEST", 1)
+    unit = make_units(workspace, snippets=12)[0]
+    ran = run_unit(unit, make_context(workspace, Spoilt("slow"), lease=1.5))
+    assert (ran.ack.state, ran.fault) == ("failed", "unit")
+
+
+def test_the_items_that_the_teacher_refused_are_named(workspace: Workspace) -> None:
+    unit = make_units(workspace, snippets=20)[0]
+    ran = run_unit(unit, make_context(workspace, Spoilt("some errors")))
+    assert ran.ack.state == "done"
+    assert len(ran.items) == 5
+    assert all("HTTP 500: no" in error for _, error in ran.items)
+
+
+def test_a_teacher_that_is_away_costs_the_unit_nothing(workspace: Workspace) -> None:
+    unit = make_units(workspace, snippets=5)[0]
+    ran = run_unit(unit, make_context(workspace, Spoilt("away")))
+    assert (ran.ack.state, ran.fault) == ("release", "away")
+
+
+def test_a_recalled_unit_is_given_back_whole(workspace: Workspace) -> None:
+    """The signal comes while the teacher is waited for, and before anything was asked."""
+    unit = make_units(workspace, snippets=5)[0]
+    for delay in (0.5, 0.0):
+        recall = Recall()
+        before = signal.signal(signal.SIGALRM, recall)
+        try:
+            if delay:
+                signal.setitimer(signal.ITIMER_REAL, delay)
+            else:
+                signal.raise_signal(signal.SIGALRM)
+            ran = run_unit(unit, make_context(workspace, Spoilt("hangs")), recall)
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        assert recall.asked
+        assert (ran.ack.state, ran.fault) == ("release", "recall")
+        assert ran.seconds < 20  # the lease
+    assert not list(workspace.root.glob("shards/**/*.jsonl"))
+    assert not list(workspace.root.rglob(f"{TEMPORARY}*"))
+
+
+def test_items_that_all_failed_are_named_with_the_teachers_words(workspace: Workspace) -> None:
+    unit = make_units(workspace, snippets=20)[0]
+    ran = run_unit(unit, make_context(workspace, Spoilt("errors")))
+    assert (ran.ack.state, ran.fault) == ("failed", "teacher")
+    assert len(ran.items) == 5
+    assert {error for _, error in ran.items} == {"HTTP 500: no"}
 
 
 def test_a_missing_block_or_prompt_type_is_the_units_own_failure(workspace: Workspace, context: Context) -> None:

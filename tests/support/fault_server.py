@@ -7,11 +7,13 @@ reset, answer nonsense. What it answers otherwise is an echo, and is never taken
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -21,12 +23,17 @@ Behaviour = Callable[["FaultServer", dict[str, Any]], Any]
 
 @dataclass
 class FaultServer:
-    """`behaviour(server, body)` returns (status, JSON document), or "reset", or seconds to stall before an echo."""
+    """`behaviour(server, body)` returns (status, JSON document), or "reset", or seconds to stall before an echo; or it is
+    a coroutine function that does."""
 
     behaviour: Behaviour
     calls: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     port: int = 0
+    refuse: Callable[[], None] = lambda: None
+    """Close the port, as if the server had died; connections that are open stay so."""
+    accept: Callable[[], None] = lambda: None
+    """Open the same port again."""
 
     @property
     def url(self) -> str:
@@ -51,6 +58,8 @@ def fault_server(behaviour: Behaviour) -> Iterator[FaultServer]:
         server.calls.append(body)
         server.keys.append(request.headers.get("Authorization", ""))
         outcome = behaviour(server, body)
+        if inspect.isawaitable(outcome):
+            outcome = await outcome
         if outcome == "reset":
             assert request.transport is not None
             request.transport.abort()
@@ -71,11 +80,21 @@ def fault_server(behaviour: Behaviour) -> Iterator[FaultServer]:
         app.router.add_get("/v1/models", models)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        server.port = runner.addresses[0][1]
+        await listen(runner)
+        server.refuse, server.accept = partial(from_outside, close, runner), partial(from_outside, listen, runner)
         ready.set()
         return runner
+
+    async def listen(runner: web.AppRunner) -> None:
+        await web.TCPSite(runner, "127.0.0.1", server.port, reuse_address=True).start()
+        server.port = runner.addresses[0][1]
+
+    async def close(runner: web.AppRunner) -> None:
+        for site in list(runner.sites):
+            await site.stop()
+
+    def from_outside(what: Callable[[web.AppRunner], Coroutine[Any, Any, None]], runner: web.AppRunner) -> None:
+        asyncio.run_coroutine_threadsafe(what(runner), loop).result(10)
 
     def serve() -> None:
         asyncio.set_event_loop(loop)

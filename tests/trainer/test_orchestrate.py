@@ -16,12 +16,13 @@ import pytest
 
 from foundation.errors import UsageError
 from foundation.ids import stable_id
+from foundation.processes import marked
 from foundation.records import Answer, Verdict
 from foundation.workspace import Workspace
 from tests.support.commands import REPOSITORY, run, run_json
 from tests.trainer.small_run import packed_workspace
 from trainer.orchestrate import orchestrate
-from trainer.stages import marked
+from trainer.stages import MARK
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -109,13 +110,13 @@ def test_killed_in_every_stage_it_ends_where_an_unbroken_run_ends(whole: tuple[W
     assert process.returncode == 0, err
     assert json.loads(out)["stopped"] is True
     assert "the same command goes on from here" in err
-    assert marked(_mark(workspace, "broken")) == []
+    assert marked(MARK, _mark(workspace, "broken")) == []
     # and its end is that of the unbroken one, with no judging lost or made twice
     rest = run_json("trainer", "run", "--orchestrate", "--run", "broken", cwd=workspace.root, timeout=500)
     assert (rest["stopped"], rest["rounds_trained"]) == (False, 2)
     assert _weights(workspace, "broken") == _weights(workspace)
     assert _rounds(workspace, "broken") == _rounds(workspace)
-    assert marked(_mark(workspace, "broken")) == []
+    assert marked(MARK, _mark(workspace, "broken")) == []
 
 
 def test_each_round_is_trained_answered_judged_and_drawn_once(whole: tuple[Workspace, dict[str, Any]]) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from foundation.processes import session_members
-from trainer.stages import Ended, Signals, Stopped, end_leftovers, marked, run_stage
+from foundation.processes import marked, session_members
+from trainer.stages import MARK, Ended, Signals, Stopped, end_leftovers, run_stage
 
 DETACHED = """
 import subprocess, sys
@@ -38,6 +38,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-u
             log=tmp_path / "log",
             signals=signals or Signals(),
             gpu=None,
+            device={},
         )
 
     return run
@@ -82,7 +83,7 @@ def test_a_child_in_another_session_does_not_outlive_the_stage(
     ended = stage(DETACHED)
     assert ended.code == 0
     child = int((tmp_path / "log").read_text().split()[1])
-    assert marked(tmp_path.name) == []
+    assert marked(MARK, tmp_path.name) == []
     assert session_members(child) == []
     assert f"pids {child}" in capfd.readouterr().err
 
@@ -92,8 +93,6 @@ def test_what_a_killed_orchestrator_left_is_ended_first(stage, tmp_path: Path, m
     import subprocess
     import sys
 
-    from trainer.stages import MARK
-
     stubborn = (
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(120)"
     )
@@ -102,8 +101,8 @@ def test_what_a_killed_orchestrator_left_is_ended_first(stage, tmp_path: Path, m
     )
     assert process.stdout is not None
     assert process.stdout.readline() == b"up\n"
-    assert marked("m1") == [process.pid]
-    assert marked("m") == []
+    assert marked(MARK, "m1") == [process.pid]
+    assert marked(MARK, "m") == []
     end_leftovers("m1", patience=0.3)
     assert process.wait(5) == -signal.SIGKILL
     end_leftovers("m1")
@@ -127,7 +126,7 @@ def test_a_signal_ends_the_stage_and_says_so(stage, tmp_path: Path) -> None:  # 
         stage(text, signals=signals)
     thread.join()
     assert "saved" in (tmp_path / "log").read_text()
-    assert marked(tmp_path.name) == []
+    assert marked(MARK, tmp_path.name) == []
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     with pytest.raises(Stopped):  # and nothing is started after it
         stage("print('never')", signals=signals)

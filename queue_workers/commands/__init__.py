@@ -1,0 +1,1 @@
+"""The queue's half of the `factory` command, a module a concern."""
