@@ -12,7 +12,7 @@ from foundation.records import Snippet, Unit
 from foundation.workspace import Workspace
 from queue_workers import redis_server
 from tests.support.asked import Asked, asked_teacher
-from tests.support.faults import workspaces
+from tests.support.faults import wait_for, workspaces
 
 
 def make_units(count: int, prompt_type: str = "wh/who") -> list[Unit]:
@@ -70,11 +70,14 @@ def add_block(workspace: Workspace, count: int) -> str:
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Iterator[Workspace]:
-    """A workspace with short leases; whatever Redis it started is gone when the test ends."""
+    """A workspace with short leases; whatever Redis it started is gone soon after the test ends.
+
+    Soon, not at once: a work-horse whose worker was killed dies by itself, a moment later, and uses Redis until then.
+    """
     made = Workspace.init(tmp_path / "w")
     (made.root / "factory.toml").write_text('[teacher]\nbackend = "rules"\n[queue]\nlease = 10\nheartbeat = 2\n')
     yield made
-    assert redis_server.stop(made), "a test left a user of its Redis behind"
+    wait_for(lambda: redis_server.stop(made), 30, "the end of the last user of its Redis")
 
 
 @pytest.fixture
