@@ -1,4 +1,4 @@
-"""Questions that a whole passage answers, and lists of its key facts.
+"""Questions that a whole passage answers.
 
 Guarantees: a question names the article's subject and what in this passage its neighbours have least of, so that it
 asks for this passage and no other. Declines where nothing in it can be named. Cost: about 30 µs a question.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from generator.teachers.rules.questions import Fields
+from generator.teachers.rules.statements import Fields
 from generator.teachers.rules.task import Declined, Task
 
 FORMAL = (
@@ -48,41 +48,25 @@ TELL = (
     "I want you to tell me about {t}, starting with {k}.",
     "Tell me what you know about {k} in the history of {t}.",
 )
-SUBJECTS = (
-    "{t}, above all {k}",
-    "{t}, with {k}",
-    "{k} in the history of {t}",
-    "{t} and the part of {k}",
-    "{t}, in particular {k}",
-)
 
 
 def asker(phrases: tuple[str, ...]) -> Callable[[Task], Fields]:
     """A maker that fills one of `phrases`."""
 
     def make(task: Task) -> Fields:
-        return {"question": _fill(task, task.pick(phrases))}
+        return {"question": fill(task, task.pick(phrases))}
 
     return make
 
 
-def key_facts(task: Task) -> Fields:
-    """Three to six sentences that stand alone, in their order, each with a name, a date or a number."""
-    facts = [sentence.text for sentence in task.sentences() if sentence.mentions]
-    if len(facts) < 3:
-        raise Declined("fewer than three sentences that stand alone")
-    count = min(len(facts), task.rng.randint(3, 6))
-    chosen = set(task.rotate(facts)[:count])
-    return {"subject": _fill(task, task.pick(SUBJECTS)), "facts": [fact for fact in facts if fact in chosen]}
-
-
-def _fill(task: Task, phrase: str) -> str:
-    keys = _keys(task)
+def fill(task: Task, phrase: str, *, opens: bool = True) -> str:
+    """A phrase with its subject and what singles the passage out; `opens`: it begins a sentence."""
+    keys = keys_of(task)
     text = phrase.format(t=task.reading.topic, k=_joined(keys))
-    return text[0].upper() + text[1:] if phrase.startswith("{") and phrase not in SUBJECTS else text
+    return text[0].upper() + text[1:] if opens else text
 
 
-def _keys(task: Task) -> list[str]:
+def keys_of(task: Task) -> list[str]:
     """Two or three names that single this passage out: the rarest in the article, from different sentences."""
     counts = task.library.lexicon.counts
     ranked: dict[str, tuple[int, int]] = {}
@@ -110,3 +94,10 @@ def _nameable(name: str) -> bool:
 
 def _joined(names: list[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+MAKERS: dict[str, Callable[[Task], Fields]] = {
+    "qpt/formal": asker(FORMAL),
+    "qpt/student-before-an-exam": asker(STUDENT),
+    "qpt/tell-me-about": asker(TELL),
+}

@@ -17,25 +17,27 @@ import orjson
 
 from foundation.records import ChatReply, Snippet, Usage
 from generator.teachers.base import TeacherRequest
-from generator.teachers.rules import passages, questions
-from generator.teachers.rules.questions import Fields
+from generator.teachers.rules import (
+    choice,
+    cloze,
+    contrastive,
+    cross,
+    dialogue,
+    passages,
+    rewrite,
+    structure,
+    truth,
+    wh,
+)
+from generator.teachers.rules.statements import Fields
 from generator.teachers.rules.task import Declined, Library, Task
 
 MAKERS: dict[str, Callable[[Task], Fields]] = {
-    "choice/four-options": questions.four_options,
-    "cloze/entity": questions.cloze_entity,
-    "contrastive/date": questions.contrastive_date,
-    "contrastive/person": questions.contrastive_person,
-    "qpt/formal": passages.asker(passages.FORMAL),
-    "qpt/student-before-an-exam": passages.asker(passages.STUDENT),
-    "qpt/tell-me-about": passages.asker(passages.TELL),
-    "structure/key-facts": passages.key_facts,
-    "truth/false-with-correction": questions.false_statement,
-    "truth/true-statement": questions.true_statement,
-    "wh/when": questions.when,
-    "wh/who": questions.who,
+    id_: maker
+    for family in (choice, cloze, contrastive, cross, dialogue, passages, rewrite, structure, truth, wh)
+    for id_, maker in family.MAKERS.items()
 }
-
+"""By prompt type: what makes the reply. A type that is not here needs a language model."""
 
 LIBRARIES = 8  # snippet sets kept read: one for each prompt type of a block comes soon after another
 
