@@ -132,8 +132,8 @@ def test_no_redis_server_at_all(workspace: Workspace, monkeypatch: pytest.Monkey
 def test_one_that_cannot_start_says_why(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = workspace.run / "redis"
     folder.mkdir(parents=True)
-    (folder / "appendonly.aof").write_bytes(b"not an append-only file")
-    (folder / "appendonlydir").write_bytes(b"nor a folder of them")
+    (folder / "appendonly.aof").mkdir()  # where Redis 6 wants a file
+    (folder / "appendonlydir").write_bytes(b"where Redis 7 wants a folder")
     with pytest.raises(Failure, match="Redis") as caught, redis_connection(workspace):
         pass
     assert "redis.log" in str(caught.value)
