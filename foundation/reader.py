@@ -134,5 +134,7 @@ def _is_withdrawn(record: Record, withdrawn: set[tuple[str, str]]) -> bool:
         ("prompt_type", record.prompt_type),
         ("fingerprint", record.fingerprint),
         ("unit", record.unit),
+        ("article", record.partner_article_id),
+        ("snippet", record.partner_id),
     )
     return any(identity in withdrawn for identity in identities)

@@ -89,6 +89,8 @@ class Unit(Contract):
     prompt_type: str
     fingerprint: str
     round: int = 0
+    partners: str = ""
+    """The set of partner snippets that was chosen when this was planned; empty for a type that has none."""
 
     @staticmethod
     def make_id(block: str, start: int, stop: int, fingerprint: str, round_: int) -> str:
@@ -119,11 +121,15 @@ class SplitPolicy(Contract):
 
     def split(self, article_id: str, snippet_id: str, prompt_type: str) -> Split:
         """Whole articles are `unseen`; of the others a share of snippet × prompt type pairs is `phrasing`."""
-        if keyed_fraction(self.key, "unseen", article_id) < self.unseen:
+        if self.is_unseen(article_id):
             return "unseen"
         if keyed_fraction(self.key, "phrasing", snippet_id, prompt_type) < self.phrasing:
             return "phrasing"
         return "train"
+
+    def is_unseen(self, article_id: str) -> bool:
+        """Whether a whole article is held out."""
+        return keyed_fraction(self.key, "unseen", article_id) < self.unseen
 
 
 class Record(Contract):
@@ -153,6 +159,10 @@ class Record(Contract):
     phase: str = "ask"
     ordering: str = ""
     pair_id: str = ""
+    right_at: int = 0
+    """Where the teacher itself had put the right option, counted from 1; 0 without options."""
+    partner_id: str = ""
+    partner_article_id: str = ""
 
     @staticmethod
     def make_id(item: str, phase: str, ordering: str) -> str:
@@ -161,7 +171,10 @@ class Record(Contract):
 
 
 class Reject(Contract):
-    """One output that a gate refused, kept and counted. `text` is the raw output, `field` the field it failed in."""
+    """One output that a gate refused, kept and counted. `text` is the raw output, `field` the field it failed in.
+
+    `gate` and `code` are stable names to count by; `reason` is for people.
+    """
 
     v: Literal[1] = 1
     id: str
@@ -179,6 +192,7 @@ class Reject(Contract):
     attempt: str
     phase: str = "ask"
     gate: str
+    code: str = ""
     reason: str
     field: str = ""
     text: str
@@ -189,6 +203,7 @@ class GateResult(Contract):
 
     ok: bool
     gate: str = ""
+    code: str = ""
     reason: str = ""
     field: str = ""
 
@@ -197,8 +212,9 @@ class GateResult(Contract):
         return _ACCEPT
 
     @classmethod
-    def reject(cls, gate: str, reason: str, field: str = "") -> GateResult:
-        return cls(ok=False, gate=gate, reason=reason, field=field)
+    def reject(cls, gate: str, code: str, reason: str, field: str = "") -> GateResult:
+        """`gate` and `code` are stable names to count by; `reason` is for people."""
+        return cls(ok=False, gate=gate, code=code, reason=reason, field=field)
 
 
 _ACCEPT = GateResult(ok=True)

@@ -84,6 +84,11 @@ class Workspace:
             self.store.probe(folder)
 
     @property
+    def prompts(self) -> Path:
+        """The workspace's own prompt types, beside the project's; it need not be there."""
+        return self.root / "prompts"
+
+    @property
     def train(self) -> Path:
         """Everything the trainer and the judge make: tokenizer, packs, runs, answers, verdicts."""
         return self.root / "train"

@@ -21,15 +21,17 @@ from jinja2.sandbox import SandboxedEnvironment
 from pydantic import ValidationError
 
 from foundation.errors import UsageError
-from foundation.prompt_type import PromptType
-from generator.gates.fields import CHECKS
-from generator.render import OPTION_VARIABLES, TEACHER_VARIABLES, environment
+from foundation.prompt_type import ASK, FieldSpec, PromptType
+from generator.gates.fields import CHECK_NAMES
+from generator.render import OPTION_VARIABLES, PARTNER_VARIABLES, TEACHER_VARIABLES, environment
 
 FOLDER = Path(__file__).resolve().parent.parent / "prompts"
 KEYS = tuple(name for name in PromptType.model_fields if name not in ("v", "system", "user", "turns"))
 OTHER_FOLDERS = ("judge",)  # prompts that make no records
-SECTIONS = ("system", "user", "record: system", "record: user", "record: assistant")
-DELIMITED = re.compile(r"<passage>\s*\{\{\s*passage\s*\}\}\s*</passage>\s*\Z")
+UNTRAINED = "record: assistant, untrained"
+SECTIONS = ("system", "user", "record: system", "record: user", "record: assistant", UNTRAINED)
+_PASSAGE = r"<passage>\s*\{\{\s*passage\s*\}\}\s*</passage>\s*"
+_PARTNER = r"<second-passage>\s*\{\{\s*partner\s*\}\}\s*</second-passage>\s*"
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -69,17 +71,26 @@ class _File:
         return UsageError(what, where=f"{self.path}:{line}", mend=mend)
 
 
-def load_catalogue(folder: Path | None = None) -> dict[str, PromptType]:
-    """Every prompt type of `folder` (default: the project's own), by id, in the order of their ids.
+def load_catalogue(folder: Path | None = None, own: Path | None = None) -> dict[str, PromptType]:
+    """Every prompt type of `folder` (default: the project's) and of a workspace's `own`, by id, in the order of their ids.
 
-    Raises `UsageError` naming file and line for the first thing that is wrong.
+    One of `own` takes the place of the project's of the same id. Raises `UsageError` naming file and line for the first
+    thing that is wrong.
     """
-    return _load((folder or FOLDER).resolve())
+    found = _load((folder or FOLDER).resolve())
+    if own is not None and any(own.glob("*/*.md")):
+        found = dict(sorted((found | _load(own.resolve(), _stamps(own))).items()))
+    return found
+
+
+def _stamps(folder: Path) -> tuple[tuple[str, int], ...]:
+    """What changes when a file of a workspace does, so that a long-running process reads it anew."""
+    return tuple(sorted((str(path), path.stat().st_mtime_ns) for path in folder.glob("*/*.md")))
 
 
 @functools.lru_cache(maxsize=8)
-def _load(folder: Path) -> dict[str, PromptType]:
-    files = [_read(path) for path in sorted(folder.glob("*/*.md")) if path.parent.name not in OTHER_FOLDERS]
+def _load(folder: Path, stamps: tuple[tuple[str, int], ...] = ()) -> dict[str, PromptType]:
+    files = [_read(path) for path in files_of(folder)]
     if not files:
         raise UsageError("there are no prompt types here", where=str(folder), mend="put files at FAMILY/NAME.md")
     first: dict[Any, _File] = {}
@@ -97,12 +108,22 @@ def _load(folder: Path) -> dict[str, PromptType]:
     return {prompt_type.id: prompt_type for prompt_type in sorted(types, key=lambda prompt_type: prompt_type.id)}
 
 
-def select(names: Sequence[str], folder: Path | None = None) -> list[PromptType]:
-    """The types that `names` (ids or families) stand for, each once, in the order asked for.
+def files_of(folder: Path) -> list[Path]:
+    """The prompt files of a folder, in order."""
+    return [path for path in sorted(folder.glob("*/*.md")) if path.parent.name not in OTHER_FOLDERS]
+
+
+def read_prompt_type(path: Path) -> PromptType:
+    """One file. Raises `UsageError` naming file and line for the first thing that is wrong."""
+    return _prompt_type(_read(path))
+
+
+def select(names: Sequence[str], own: Path | None = None) -> list[PromptType]:
+    """The types that `names` (ids or families) stand for, each once, in the order asked for; `own` is a workspace's folder.
 
     Raises `UsageError` with the nearest names for one that is neither.
     """
-    catalogue = load_catalogue(folder)
+    catalogue = load_catalogue(own=own)
     families = sorted({prompt_type.family for prompt_type in catalogue.values()})
     chosen: dict[str, PromptType] = {}
     for name in names:
@@ -137,7 +158,16 @@ def _read(path: Path) -> _File:
         raise UsageError(what, where=f"{path}:{mark.line + 2 if mark else 1}", mend="mend the line it names") from error
     if not isinstance(node, yaml.MappingNode):
         raise UsageError("the front matter holds no keys", where=f"{path}:2", mend=f"give it {', '.join(KEYS)}")
-    file = _File(path, node, values, tuple(_sections(path, lines, ends[1] + 1)))
+    phases = values.get("phases")
+    known = (
+        *SECTIONS,
+        *(
+            f"{name}: {part}"
+            for name in (phases or () if isinstance(phases, dict) else ())
+            for part in ("system", "user")
+        ),
+    )
+    file = _File(path, node, values, tuple(_sections(path, lines, ends[1] + 1, known)))
     _refuse_repeated_keys(file, node)
     return file
 
@@ -153,7 +183,7 @@ def _refuse_repeated_keys(file: _File, node: yaml.Node) -> None:
         _refuse_repeated_keys(file, value)
 
 
-def _sections(path: Path, lines: list[str], start: int) -> Iterator[_Section]:
+def _sections(path: Path, lines: list[str], start: int, known: Sequence[str]) -> Iterator[_Section]:
     heads = [number for number in range(start, len(lines)) if lines[number].startswith("# ")]
     for number in range(start, heads[0] if heads else len(lines)):
         if lines[number].strip():
@@ -164,9 +194,9 @@ def _sections(path: Path, lines: list[str], start: int) -> Iterator[_Section]:
             )
     for head, end in zip(heads, [*heads[1:], len(lines)], strict=True):
         name = lines[head][2:].strip()
-        if name not in SECTIONS:
+        if name not in known:
             raise UsageError(
-                f"no such section: {name!r}", where=f"{path}:{head + 1}", mend=f"sections are {', '.join(SECTIONS)}"
+                f"no such section: {name!r}", where=f"{path}:{head + 1}", mend=f"sections are {', '.join(known)}"
             )
         first = head + 1
         while first < end and not lines[first].strip():
@@ -187,7 +217,7 @@ def _prompt_type(file: _File) -> PromptType:
         if key not in KEYS:
             raise file.error(f"no such key: {key}", file.line_of([key]), _known(str(key), KEYS))
     try:
-        prompt_type = PromptType(**file.values, **_templates(file))
+        prompt_type = PromptType(**(file.values | _templates(file)))
     except ValidationError as error:
         raise _explain(error, file) from error
     id_ = f"{file.path.parent.name}/{file.path.stem}"
@@ -198,35 +228,52 @@ def _prompt_type(file: _File) -> PromptType:
             f"make it {id_}, or move the file",
         )
     for number, check in enumerate(prompt_type.checks):
-        if check not in CHECKS:
-            raise file.error(f"no such check: {check}", file.line_of(["checks", number]), _known(check, CHECKS))
+        if check not in CHECK_NAMES:
+            raise file.error(
+                f"no such check: {check}", file.line_of(["checks", number]), _known(check, sorted(CHECK_NAMES))
+            )
+    _check_fields(file, prompt_type)
     _check_options(file, prompt_type)
     _check_variables(file, prompt_type)
     return prompt_type
 
 
 def _templates(file: _File) -> dict[str, Any]:
+    """`system`, `user`, `turns` and `phases` as the sections have them."""
     named: dict[str, _Section] = {}
     turns = []
     for section in file.sections:
         if section.name.startswith("record: "):
-            turns.append({"role": section.name.removeprefix("record: "), "template": section.text})
+            role = section.name.removeprefix("record: ").partition(",")[0]
+            turns.append({"role": role, "template": section.text, "trained": section.name != UNTRAINED})
         elif section.name in named:
             raise file.error(f"the section {section.name!r} stands twice", section.line - 1, "keep one of them")
         else:
             named[section.name] = section
     roles = [turn["role"] for turn in turns]
-    missing = [name for name in ("system", "user") if name not in named]
+    phases = file.values.get("phases") or {}
+    if not isinstance(phases, dict) or not all(isinstance(values, dict) for values in phases.values()):
+        raise file.error("phases: not a table of tables", file.line_of(["phases"]), "phases: {extract: {fields: ...}}")
+    wanted = ["system", "user", *(f"{name}: {part}" for name in phases for part in ("system", "user"))]
+    missing = [name for name in wanted if name not in named]
     missing += [f"record: {role}" for role in ("user", "assistant") if role not in roles]
     if missing:
         raise file.error(f"there is no section {missing[0]!r}", 1, f"add a line `# {missing[0]}` and its template")
-    if roles[-1] != "assistant":
+    if roles[-1] != "assistant" or not turns[-1]["trained"]:
         raise file.error(
-            "the record does not end with an assistant's turn",
+            "the record does not end with an assistant's turn that is trained on",
             file.sections[-1].line,
             "add `# record: assistant` at the end",
         )
-    return {"system": named["system"].text, "user": named["user"].text, "turns": turns}
+    return {
+        "system": named["system"].text,
+        "user": named["user"].text,
+        "turns": turns,
+        "phases": [
+            {"name": name, **values, "system": named[f"{name}: system"].text, "user": named[f"{name}: user"].text}
+            for name, values in phases.items()
+        ],
+    }
 
 
 def _explain(error: ValidationError, file: _File) -> UsageError:
@@ -239,6 +286,32 @@ def _explain(error: ValidationError, file: _File) -> UsageError:
     if first["type"] == "missing":
         return file.error(f"the key {name!r} is missing", line, "add it to the front matter")
     return file.error(f"{name}: {first['msg']}", line, "give it a value of the kind it asks for")
+
+
+def _check_fields(file: _File, prompt_type: PromptType) -> None:
+    """Every choice has values, and no field of a chain has the name of another; `each` is a list of strings."""
+    seen: dict[str, FieldSpec] = {}
+    for phase in prompt_type.chain:
+        keys = ["fields"] if phase.name == ASK else ["phases", phase.name, "fields"]
+        for name, spec in phase.fields.items():
+            line = file.line_of([*keys, name])
+            if name in seen:
+                raise file.error(f"the field {name!r} stands in two phases", line, "give one of them another name")
+            if (spec.type == "choice") != bool(spec.values):
+                raise file.error(
+                    f"the field {name!r}: values belong to a choice", line, 'type: choice, values: ["1", "2"]'
+                )
+            if spec.keys and spec.type != "list":
+                raise file.error(
+                    f"the field {name!r}: keys belong to a list", line, "type: list, keys: [term, meaning]"
+                )
+            seen[name] = spec
+    each = prompt_type.each
+    if each:
+        source = prompt_type.phases[-1].fields.get(each) if prompt_type.phases else None
+        if source is None or source.type != "list" or source.keys:
+            what = f"each: {each!r} is no list of strings of the phase before"
+            raise file.error(what, file.line_of(["each"]), "name a list field of the last of `phases`")
 
 
 def _check_options(file: _File, prompt_type: PromptType) -> None:
@@ -257,45 +330,79 @@ def _check_options(file: _File, prompt_type: PromptType) -> None:
             file.line_of(["options", "order"]),
             "use `shuffled`, or two options",
         )
+    if options.right:
+        line = file.line_of(["options", "right"])
+        if options.right not in prompt_type.fields:
+            raise file.error(f"`right`: {options.right!r} is no field", line, _known(options.right, prompt_type.fields))
+        numbers = tuple(str(number) for number in range(1, len(options.fields) + 1))
+        if prompt_type.fields[options.right].values != numbers:
+            mend = f"type: choice, values: [{', '.join(numbers)}], each in quotes"
+            raise file.error(f"the field {options.right!r} does not number the options", line, mend)
 
 
 def _check_variables(file: _File, prompt_type: PromptType) -> None:
     """Every template parses and uses what it may; `user` ends with the delimited passage; no field is written in vain."""
+    used = _check_calls(file, prompt_type)
     env = environment()
-    record = (*prompt_type.fields, *TEACHER_VARIABLES, *(OPTION_VARIABLES if prompt_type.options else ()))
-    used: set[str] = set()
+    source = (*TEACHER_VARIABLES, *(PARTNER_VARIABLES if prompt_type.partner else ()))
+    fields = [name for phase in prompt_type.chain for name in phase.fields]
+    record = (
+        *fields,
+        *source,
+        *(OPTION_VARIABLES if prompt_type.options else ()),
+        *(("each",) if prompt_type.each else ()),
+    )
+    shown: set[str] = set()
     last = 1
     for section in file.sections:
-        if section.name == "system":
-            _variables(file, section, env, ())
-        elif section.name == "user":
-            if "passage" not in _variables(file, section, env, TEACHER_VARIABLES):
-                raise file.error(
-                    "the template never uses the variable 'passage'",
-                    section.line,
-                    "end it with <passage>{{ passage }}</passage>",
-                )
-            if not DELIMITED.search(section.text):
-                line = section.line + section.text.count("\n")
-                raise file.error(
-                    "the passage is not delimited, or not last", line, "end with <passage>, {{ passage }}, </passage>"
-                )
-        else:
-            used |= _variables(file, section, env, record)
+        if section.name.startswith("record: "):
+            shown |= _variables(file, section, env, record)
             last = section.line
     if prompt_type.options:
-        if not ("options" in used or {"first", "second"} <= used):
+        if not ("options" in shown or {"first", "second"} <= shown):
             raise file.error(
                 "the record never shows the options", last, "use {{ options }}, or {{ first }} and {{ second }}"
             )
-        used |= set(prompt_type.options.fields)
-    for name in prompt_type.fields:
-        if name not in used:
-            raise file.error(
-                f"the field {name!r} is never used in the record",
-                file.line_of(["fields", name]),
-                "use it in a record's turn, or drop it",
-            )
+        used |= {*prompt_type.options.fields, prompt_type.options.right}
+    for phase in prompt_type.chain:
+        for name in phase.fields:
+            if name not in used | shown:
+                raise file.error(
+                    f"the field {name!r} is never used in the record",
+                    file.line_of(["fields", name]),
+                    "use it in a record's turn, or drop it",
+                )
+
+
+def _check_calls(file: _File, prompt_type: PromptType) -> set[str]:
+    """The templates of every call to the teacher; the variables they read."""
+    env = environment()
+    source = (*TEACHER_VARIABLES, *(PARTNER_VARIABLES if prompt_type.partner else ()))
+    ending = re.compile(rf"{_PASSAGE}{_PARTNER if prompt_type.partner else ''}\Z")
+    sections = {section.name: section for section in file.sections}
+    earlier: list[str] = []
+    used: set[str] = {prompt_type.each}
+    for phase in prompt_type.chain:
+        prefix = "" if phase.name == ASK else f"{phase.name}: "
+        _variables(file, sections[f"{prefix}system"], env, ())
+        section = sections[f"{prefix}user"]
+        each = ("each",) if prompt_type.each and phase.name == ASK else ()
+        found = _variables(file, section, env, (*source, *earlier, *each))
+        for needed in ("passage", *each, *(("partner",) if prompt_type.partner else ())):
+            if needed not in found:
+                mend = (
+                    "end it with <passage>{{ passage }}</passage>" if needed == "passage" else f"use {{{{ {needed} }}}}"
+                )
+                raise file.error(f"the template never uses the variable {needed!r}", section.line, mend)
+        if not ending.search(section.text):
+            line = section.line + section.text.count("\n")
+            mend = "end with <passage>, {{ passage }}, </passage>"
+            if prompt_type.partner:
+                mend += ", then <second-passage>, {{ partner }}, </second-passage>"
+            raise file.error("the passage is not delimited, or not last", line, mend)
+        used |= found
+        earlier += phase.fields
+    return used
 
 
 def _variables(file: _File, section: _Section, env: SandboxedEnvironment, allowed: Sequence[str]) -> set[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,16 +19,17 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from foundation.errors import UsageError
 from foundation.ids import stable_id
-from foundation.prompt_type import PromptType
-from foundation.records import ChatRequest, Message, Role, Snippet
+from foundation.prompt_type import ASK, PromptType, Turn, output_schema
+from foundation.records import ChatRequest, Message, Role, Sampling, Snippet
 
 TEACHER_VARIABLES = ("title", "passage")
-OPTION_VARIABLES = ("options", "right", "letters", "right_letter", "first", "second")
+PARTNER_VARIABLES = ("partner", "partner_title", "entity")
+OPTION_VARIABLES = ("options", "right", "letters", "right_letter", "first", "second", "placed")
 LETTERS = tuple("ABCDEF")
-Value = str | list[str]
+Values = Mapping[str, Any]
 
 # What could end the passage's delimiters, or be read by a server as a tag of its chat format.
-_UNSAFE = re.compile(r"<(?=\s*(?:\||/?\s*passage|/?\s*think))", re.IGNORECASE)
+_UNSAFE = re.compile(r"<(?=\s*(?:\||/?\s*(?:second-)?passage|/?\s*think))", re.IGNORECASE)
 
 
 @functools.cache
@@ -40,6 +41,22 @@ def environment() -> SandboxedEnvironment:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """What an item is made of: its snippet, and for a type with partners the second one, and what they share."""
+
+    snippet: Snippet
+    partner: Snippet | None = None
+    entity: str = ""
+
+    @property
+    def variables(self) -> dict[str, str]:
+        found = {"title": self.snippet.title, "passage": self.snippet.text}
+        if self.partner:
+            found |= {"partner": self.partner.text, "partner_title": self.partner.title, "entity": self.entity}
+        return found
+
+
+@dataclass(frozen=True, slots=True)
 class Rendered:
     """The messages of one record; `ordering` says where the right option stands, and is empty without options."""
 
@@ -48,12 +65,32 @@ class Rendered:
 
 
 @dataclass(frozen=True, slots=True)
-class _Compiled:
+class _Call:
     system: Message
     user: Template
-    turns: tuple[tuple[Role, Template], ...]
     schema: dict[str, Any]
-    shows_source: bool
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Which variables a record shows to whom. `asked`: in the user's turns; `answered`: in the turns that are trained on."""
+
+    asked: frozenset[str]
+    answered: frozenset[str]
+    mistaken: frozenset[str]
+
+    @property
+    def everything(self) -> frozenset[str]:
+        return self.asked | self.answered | self.mistaken
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    calls: dict[str, _Call]
+    turns: tuple[tuple[Role, Template], ...]
+    supervised: tuple[int, ...]
+    shown: Shown
 
 
 _compiled: dict[str, _Compiled] = {}
@@ -63,57 +100,84 @@ def _templates(prompt_type: PromptType) -> _Compiled:
     found = _compiled.get(prompt_type.fingerprint)
     if found is None:
         make = environment().from_string
+        calls = {
+            phase.name: _Call(
+                Message(role="system", content=_render(make(phase.system), {}, prompt_type)),
+                make(phase.user),
+                output_schema(phase.fields),
+                phase.sampling,
+            )
+            for phase in prompt_type.chain
+        }
+        turns = prompt_type.turns
         found = _compiled[prompt_type.fingerprint] = _Compiled(
-            Message(role="system", content=_render(make(prompt_type.system), {}, prompt_type)),
-            make(prompt_type.user),
-            tuple((turn.role, make(turn.template)) for turn in prompt_type.turns),
-            prompt_type.output_schema,
-            any(_reads(turn.template) & set(TEACHER_VARIABLES) for turn in prompt_type.turns),
+            calls,
+            tuple((turn.role, make(turn.template)) for turn in turns),
+            tuple(index for index, turn in enumerate(turns) if turn.role == "assistant" and turn.trained),
+            Shown(
+                _read(turn for turn in turns if turn.role != "assistant"),
+                _read(turn for turn in turns if turn.role == "assistant" and turn.trained),
+                _read(turn for turn in turns if not turn.trained),
+            ),
         )
     return found
 
 
-def _reads(template: str) -> set[str]:
-    return meta.find_undeclared_variables(environment().parse(template))
+def _read(turns: Iterable[Turn]) -> frozenset[str]:
+    """The variables that templates read."""
+    parse = environment().parse
+    return frozenset(name for turn in turns for name in meta.find_undeclared_variables(parse(turn.template)))
 
 
-def shows_source(prompt_type: PromptType) -> bool:
-    """Whether a record of this type shows the passage or its title as they are."""
-    return _templates(prompt_type).shows_source
+def shown(prompt_type: PromptType) -> Shown:
+    """Which variables a record of this type shows, and to whom."""
+    return _templates(prompt_type).shown
 
 
-def chat_request(prompt_type: PromptType, snippet: Snippet, item: str, seed: int) -> ChatRequest:
-    """What the teacher is asked for one item: the fixed text first, the passage last and delimited."""
-    compiled = _templates(prompt_type)
-    variables = {"title": _defuse(snippet.title), "passage": _defuse(snippet.text)}
-    user = Message(role="user", content=_render(compiled.user, variables, prompt_type))
-    return ChatRequest(
-        id=item, messages=(compiled.system, user), schema_=compiled.schema, sampling=prompt_type.sampling, seed=seed
-    )
+def supervised(prompt_type: PromptType) -> tuple[int, ...]:
+    """The turns that are trained on."""
+    return _templates(prompt_type).supervised
 
 
-def render_records(prompt_type: PromptType, snippet: Snippet, fields: Mapping[str, Value], item: str) -> list[Rendered]:
-    """The records of one item: one, or with `options.order: both` one for each ordering."""
-    stripped: dict[str, Any] = {name: _strip(value) for name, value in fields.items()}
-    variables = stripped | {"title": snippet.title, "passage": snippet.text}
-    if prompt_type.options is None:
+def chat_request(
+    prompt_type: PromptType, source: Source, id_: str, seed: int, *, phase: str = ASK, values: Values | None = None
+) -> ChatRequest:
+    """What the teacher is asked in one phase: the fixed text first, the passage last and delimited.
+
+    `values` are the fields of earlier phases, and `each`; nothing in them can close the delimiters either.
+    """
+    call = _templates(prompt_type).calls[phase]
+    variables = _defused({**(values or {}), **source.variables})
+    user = Message(role="user", content=_render(call.user, variables, prompt_type))
+    return ChatRequest(id=id_, messages=(call.system, user), schema_=call.schema, sampling=call.sampling, seed=seed)
+
+
+def render_records(prompt_type: PromptType, source: Source, values: Values, item: str) -> list[Rendered]:
+    """The records of one answer: one, or with `options.order: both` one for each ordering. `item` draws a shuffle."""
+    variables: dict[str, Any] = {name: _stripped(value) for name, value in values.items()} | source.variables
+    options = prompt_type.options
+    if options is None:
         return [Rendered("", _messages(prompt_type, variables))]
-    texts = [stripped[name] for name in prompt_type.options.fields]
-    if prompt_type.options.order == "both":
-        orders = [("right_first", [0, 1]), ("wrong_first", [1, 0])]
+    texts = [variables[name] for name in options.fields]
+    right = options.right_index(values)
+    others = [option for option in range(len(texts)) if option != right]
+    if options.order == "both":
+        orders = [("right_first", [right, *others]), ("wrong_first", [*others, right])]
     else:
+        # By the option's place in the list and the item alone: where the right one lands owes nothing to the teacher.
         order = sorted(range(len(texts)), key=lambda option: stable_id("option", item, option))
-        orders = [(f"right_{order.index(0) + 1}", order)]
-    return [Rendered(name, _messages(prompt_type, variables | _options(texts, order))) for name, order in orders]
+        orders = [(f"right_{order.index(right) + 1}", order)]
+    return [Rendered(name, _messages(prompt_type, variables | _options(texts, order, right))) for name, order in orders]
 
 
-def _options(texts: list[str], order: list[int]) -> dict[str, Any]:
+def _options(texts: list[str], order: list[int], right: int) -> dict[str, Any]:
     options = [texts[option] for option in order]
     return {
         "options": options,
-        "right": texts[0],
+        "right": texts[right],
         "letters": list(LETTERS[: len(options)]),
-        "right_letter": LETTERS[order.index(0)],
+        "right_letter": LETTERS[order.index(right)],
+        "placed": [LETTERS[order.index(option)] for option in range(len(texts))],
         "first": options[0],
         "second": options[1],
     }
@@ -124,7 +188,7 @@ def _messages(prompt_type: PromptType, variables: dict[str, Any]) -> tuple[Messa
     return tuple(Message(role=role, content=_render(template, variables, prompt_type)) for role, template in turns)
 
 
-def _render(template: Template, variables: dict[str, Any], prompt_type: PromptType) -> str:
+def _render(template: Template, variables: Mapping[str, Any], prompt_type: PromptType) -> str:
     try:
         return template.render(variables).strip()
     except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
@@ -135,10 +199,19 @@ def _render(template: Template, variables: dict[str, Any], prompt_type: PromptTy
         ) from error
 
 
-def _strip(value: Value) -> Value:
-    return value.strip() if isinstance(value, str) else [text.strip() for text in value]
+def _stripped(value: Any) -> Any:
+    """A field's value without white space around its texts."""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, Mapping):
+        return {key: _stripped(entry) for key, entry in value.items()}
+    return [_stripped(entry) for entry in value]
 
 
-def _defuse(text: str) -> str:
+def _defused(value: Any) -> Any:
     """A look-alike for each `<` that would open a delimiter or a chat tag; everything else as it is."""
-    return _UNSAFE.sub("‹", text) if "<" in text else text
+    if isinstance(value, str):
+        return _UNSAFE.sub("‹", value) if "<" in value else value
+    if isinstance(value, Mapping):
+        return {key: _defused(entry) for key, entry in value.items()}
+    return [_defused(entry) for entry in value]

@@ -24,6 +24,7 @@ from foundation.ids import stable_id
 from foundation.parse import parse
 from foundation.prompt_type import PromptType
 from foundation.records import Contract, SplitPolicy, Unit
+from queue_workers.partners import put_partners
 from queue_workers.protocol import Priority
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ _count = lru_cache(maxsize=1 << 16)(Corpus.count)  # a block is in the plan of e
 class PlanLine(Contract):
     """One prompt type over some blocks. `unit` is in snippets.
 
+    `partners` names the set of second snippets chosen for it, where its type asks for them (`queue_workers/partners.py`).
+
     With `cancel` it takes those blocks out again, but for the units in `kept`, which were committed; and it keeps
     `factory run` from planning that fingerprint until it is enqueued again.
     """
@@ -52,6 +55,7 @@ class PlanLine(Contract):
     blocks: tuple[str, ...]
     cancel: bool = False
     kept: tuple[str, ...] = ()
+    partners: str = ""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -88,6 +92,7 @@ class PlanLine(Contract):
                         prompt_type=self.prompt_type,
                         fingerprint=self.fingerprint,
                         round=self.round,
+                        partners=self.partners,
                     )
 
 
@@ -321,17 +326,31 @@ def draft_adoption(plan: Plan, committed: Collection[str]) -> tuple[PlanLine, ..
     return tuple(lines)
 
 
-def add(store: Store, addition: Plan, prompt_types: Iterable[PromptType], settings: SplitSettings) -> None:
-    """Put `addition` into the store: the split policy and the prompt types first, then the plan's file.
+def add(store: Store, addition: Plan, prompt_types: Sequence[PromptType], settings: SplitSettings) -> Plan:
+    """Put `addition` into the store: the split policy, the prompt types and the partners first, then the plan's file.
 
-    The caller holds the workspace's lock `plan`. Raises `UsageError` if the split differs from the one that is fixed.
+    What was put: its lines name their partners. The caller holds the workspace's lock `plan`. Raises `UsageError` if the split differs from the one that is fixed.
     """
-    fix_split(store, settings)
+    policy = fix_split(store, settings)
     if not addition.lines:
-        return
+        return addition
     for prompt_type in prompt_types:
         store.put_once(prompt_type.file, prompt_type.model_dump_json().encode())
+    addition = replace(addition, lines=_with_partners(store, addition.lines, prompt_types, policy))
     append(store, addition.lines)
+    return addition
+
+
+def _with_partners(
+    store: Store, lines: Iterable[PlanLine], prompt_types: Sequence[PromptType], policy: SplitPolicy
+) -> tuple[PlanLine, ...]:
+    kinds = {one.fingerprint: one.partner for one in prompt_types if one.partner}
+    return tuple(
+        line.model_copy(update={"partners": put_partners(store, kind, line.blocks, policy, line.round)})
+        if line.blocks and (kind := kinds.get(line.fingerprint))
+        else line
+        for line in lines
+    )
 
 
 def append(store: Store, lines: Sequence[PlanLine]) -> None:

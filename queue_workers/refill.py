@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foundation.corpus import Corpus
@@ -56,7 +57,7 @@ class Refill:
     def __init__(self, workspace: Workspace, queue: Queue) -> None:
         self.workspace, self.queue = workspace, queue
         self.settings = workspace.settings.plan
-        self.kinds = _kinds(self.settings)
+        self.kinds = _kinds(self.settings, workspace.prompts)
 
     def top_up(self, *, drain: bool) -> Refilled:
         """Plan and queue the next units if fewer than `low_water` wait; else, or while another command plans, do nothing.
@@ -93,8 +94,7 @@ class Refill:
         if again:  # its file was edited since
             controls = plan_again(store, again)
             self.queue.control("hold", controls.held)
-        add(store, addition, types, self.workspace.settings.split)
-        now = addition.under(controls)
+        now = add(store, addition, types, self.workspace.settings.split).under(controls)
         queued = sum(self.queue.submit(now.units(priority), priority) for priority in PRIORITIES)
         return Refilled(queued, round_)
 
@@ -175,21 +175,21 @@ class _Table:
         self.items[prompt_type.partition("/")[0]] += items
 
 
-def _kinds(settings: PlanSettings) -> list[_Kind]:
+def _kinds(settings: PlanSettings, own: Path) -> list[_Kind]:
     """Every prompt type that the table lets through. Raises `UsageError`."""
     steps: dict[str, int] = {}
     for step, entry in enumerate(settings.order):
-        for prompt_type in _select([entry], "order"):
+        for prompt_type in _select([entry], "order", own):
             steps.setdefault(prompt_type.id, step)
     for name, table in (("weights", settings.weights), ("caps", settings.caps)):
-        _select(table, name)
+        _select(table, name, own)
         below = next((key for key, value in table.items() if not value >= 0), None)
         if below is not None:
             raise UsageError(
                 f"{below} has a negative number in [plan] {name}", where="factory.toml", mend="give it 0 or more"
             )
     kinds = []
-    for prompt_type in load_catalogue().values():
+    for prompt_type in load_catalogue(own=own).values():
         weight = _weight(prompt_type, settings.weights, prompt_type.id in steps)
         if weight:
             kinds.append(_Kind(prompt_type, steps.get(prompt_type.id, len(settings.order)), weight))
@@ -204,8 +204,8 @@ def _weight(prompt_type: PromptType, weights: Mapping[str, float], ordered: bool
     return prompt_type.weight or float(ordered)
 
 
-def _select(names: Collection[str], table: str) -> list[PromptType]:
+def _select(names: Collection[str], table: str, own: Path) -> list[PromptType]:
     try:
-        return select(list(names))
+        return select(list(names), own)
     except UsageError as error:
         raise UsageError(error.what, where=f"[plan] {table} in factory.toml", mend=error.mend) from error

@@ -27,7 +27,8 @@ from foundation.ids import stable_id
 from foundation.reader import TOMBSTONES
 from foundation.records import Record, Reject, Snippet, SplitPolicy, Unit, item_id
 from generator.pipeline import AllErrors, Outcome, produce
-from generator.render import shows_source
+from generator.render import shown
+from queue_workers.partners import sources_of
 from queue_workers.plan import load_prompt_type
 from queue_workers.protocol import DONE, LONGEST, RELEASE, Ack
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from foundation.prompt_type import PromptType
     from foundation.store import Store
     from generator.gates import Gates
+    from generator.render import Source
     from generator.teachers.base import Teacher
 
 
@@ -97,7 +99,7 @@ class Context:
         self._types.update((prompt_type.fingerprint, prompt_type) for prompt_type in also)
         for fingerprint in (*fingerprints, *self._types):
             with contextlib.suppress(Failure, FileNotFoundError):  # whoever runs a unit of it says so
-                shows_source(self.prompt_type(fingerprint))
+                shown(self.prompt_type(fingerprint))
 
     def prompt_type(self, fingerprint: str) -> PromptType:
         found = self._types.get(fingerprint)
@@ -136,7 +138,8 @@ def _run(unit: Unit, context: Context, attempt: str, recall: Recall) -> Ran:
     except Failure as error:
         return _failed(str(error))
     try:
-        context.run(_produce(unit, prompt_type, snippets, attempt, context, recall, outcomes))
+        sources = sources_of(unit, snippets, context.store)
+        context.run(_produce(unit, prompt_type, sources, attempt, context, recall, outcomes))
         records, rejects = account(unit, snippets, outcomes)
     except asyncio.CancelledError:
         return Ran(RELEASE, "recall")
@@ -207,7 +210,7 @@ def commit(unit: Unit, attempt: str, records: list[Record], rejects: list[Reject
 async def _produce(
     unit: Unit,
     prompt_type: PromptType,
-    snippets: Sequence[Snippet],
+    sources: Sequence[Source],
     attempt: str,
     context: Context,
     recall: Recall,
@@ -217,11 +220,12 @@ async def _produce(
     outcomes = produce(
         context.teacher,
         prompt_type,
-        snippets,
+        sources,
         unit=unit,
         policy=context.policy,
         attempt=attempt,
         gates=context.gates,
+        around=Corpus(context.store).snippets(unit.block),
     )
     try:
         clock = asyncio.get_running_loop().time

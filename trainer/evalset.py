@@ -64,20 +64,21 @@ def eval_items(workspace: Workspace, split: Split, limit: int, seed: int) -> tup
             record = min(record, candidates[key], key=lambda other: _rank(seed, other.id))
         candidates[key] = record
     leaked = _asked_in_training(paths, {_words(_question(record)) for record in candidates.values()})
-    texts = _snippet_texts(workspace, {record.snippet_id for record in candidates.values()})
+    wanted = {id_ for record in candidates.values() for id_ in (record.snippet_id, record.partner_id) if id_}
+    texts = _snippet_texts(workspace, wanted)
     items: dict[str, EvalItem] = {}
     for record in sorted(candidates.values(), key=lambda record: _rank(seed, record.pair_id or record.id)):
         question = _words(_question(record))
         if question in leaked:
             counts.leaked += 1
-        elif record.snippet_id not in texts:
+        elif record.snippet_id not in texts or (record.partner_id and record.partner_id not in texts):
             counts.no_snippet += 1
         elif question in items:
             counts.repeated += 1
         elif len(items) >= limit:
             counts.over_limit += 1
         else:
-            items[question] = _item(record, texts[record.snippet_id])
+            items[question] = _item(record, texts)
     counts.chosen = len(items)
     return list(items.values()), counts
 
@@ -115,7 +116,8 @@ def _snippet_texts(workspace: Workspace, wanted: set[str]) -> dict[str, str]:
     return {snippet.id: snippet.text for snippet in Corpus(workspace.store).all_snippets() if snippet.id in wanted}
 
 
-def _item(record: Record, snippet: str) -> EvalItem:
+def _item(record: Record, texts: dict[str, str]) -> EvalItem:
+    ids = (record.snippet_id, record.partner_id) if record.partner_id else (record.snippet_id,)
     return EvalItem(
         id=stable_id("eval", record.id),
         record_id=record.id,
@@ -124,7 +126,7 @@ def _item(record: Record, snippet: str) -> EvalItem:
         family=record.family,
         article_id=record.article_id,
         title=record.title,
-        snippet=snippet,
+        snippet="\n\n".join(texts[id_] for id_ in ids),
         question=_question(record),
         reference=record.messages[-1].content,
     )

@@ -34,7 +34,7 @@ def list_(as_json: bool = JSON) -> None:
     from foundation.console import emit_json, table
     from generator.catalogue import load_catalogue
 
-    types = load_catalogue().values()
+    types = load_catalogue(own=_own()).values()
     if as_json:
         emit_json([_summary(prompt_type) for prompt_type in types])
         return
@@ -48,7 +48,7 @@ def show(id_: str = typer.Argument(..., metavar="ID", help="family/name"), as_js
     from foundation.errors import UsageError
     from generator.catalogue import select
 
-    found = select([id_])
+    found = select([id_], _own())
     if found[0].id != id_:
         names = ", ".join(prompt_type.id for prompt_type in found)
         raise UsageError(f"{id_} is a family", mend=f"name one of {names}")
@@ -88,11 +88,12 @@ def preview(
 
     workspace = Workspace.find()
     split = workspace.settings.split
-    types = select(prompt_type)
-    snippets = sample(Corpus(workspace.store), count)
+    types = select(prompt_type, workspace.prompts)
+    corpus = Corpus(workspace.store)
+    places = sample(corpus, count)
     policy = SplitPolicy(key=split.key, unseen=split.unseen, phrasing=split.phrasing)
     with teacher_from_settings(workspace, purpose="factory preview", settle=False) as ready:
-        looks = asyncio.run(look(ready.teacher, types, snippets, policy, round_))
+        looks = asyncio.run(look(ready.teacher, types, places, corpus, policy, round_))
     if as_json:
         emit_json([one.document() for one in looks])
         return
@@ -133,6 +134,17 @@ def check(
         raise typer.Exit(1)
 
 
+def _own() -> Path | None:
+    """The prompt types of the workspace one stands in, if one does."""
+    from foundation.errors import UsageError
+    from foundation.workspace import Workspace
+
+    try:
+        return Workspace.find().prompts
+    except UsageError:
+        return None
+
+
 def _summary(prompt_type: PromptType) -> dict[str, object]:
     return {
         "id": prompt_type.id,
@@ -150,8 +162,9 @@ def _summary(prompt_type: PromptType) -> dict[str, object]:
 
 def _print(one: Look) -> None:
     print(f"=== {one.prompt_type}  {one.snippet.title}, snippet {one.snippet.index} ({one.snippet.id})")
-    for message in one.request.messages:
-        print(f"\n--- prompt: {message.role}\n{message.content}")
+    for request in one.requests:
+        for message in request.messages:
+            print(f"\n--- prompt: {message.role}\n{message.content}")
     for record in one.outcome.records:
         ordering = f", {record.ordering}" if record.ordering else ""
         print(f"\n--- record {record.id} ({record.split}{ordering}) by {record.teacher}")

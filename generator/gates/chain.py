@@ -1,62 +1,111 @@
-"""The chain of gates, in its one order; `factory check` and the pipeline run the same code.
+"""The chain of gates, in its one order; the pipeline and `factory check` run the same code.
 
-Order: finish reason -> JSON and schema -> CJK -> lingua -> options -> the checks the prompt type names.
-Guarantees: the first gate that refuses gives its name, a reason and the field; nothing is edited; every field is looked
-at raw, and so is a passage that the record shows.
-Cost: a few µs, and 0.45 µs of lingua for each character of each field. Verdicts on passages are remembered.
+Order: finish reason -> JSON and schema -> shape -> standalone -> CJK -> lingua -> really English -> options and the checks
+the prompt type names -> grounded. (Last of all the pipeline refuses exact duplicates within a unit.)
+Guarantees: the first gate that refuses gives its name, a stable code, a reason and the field; nothing is edited; every
+field is looked at raw, at every phase, and so is a passage that the record shows, before anybody is asked about it.
+Cost: 0.45 µs of lingua for each character of each field, and some 30 µs for all the rest. Verdicts on passages are remembered.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from foundation.prompt_type import PromptType
-from foundation.records import ChatReply, GateResult, Snippet
+from foundation.prompt_type import ASK, FieldSpec, Phase, PromptType
+from foundation.records import ChatReply, GateResult
 from generator.gates.cjk import check_cjk
+from generator.gates.english import EnglishGate
 from generator.gates.fields import CHECKS, check_options
+from generator.gates.grounded import Grounds, check_grounded
 from generator.gates.language import LanguageGate, has_letters
 from generator.gates.schema import check_finish, parse_fields
+from generator.gates.shape import Leak, check_shape
+from generator.gates.standalone import check_standalone
+from generator.render import Source, shown
+
+Texts = list[tuple[str, str]]  # a field's path, and its text
+SHORT = 12  # words below which the wider look at the language needs more text
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a reply is judged against: which call of which type, over which text, after which answers."""
+
+    prompt_type: PromptType
+    phase: Phase
+    source: Source
+    grounds: Grounds
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Gates:
-    """One per process. Call `warm()` before a fork, so that children share the loaded detector."""
+    """One per process. Call `warm()` before a fork, so that children share the loaded detectors."""
 
     def __init__(self) -> None:
         self._language = LanguageGate()
+        self._english = EnglishGate()
         # One snippet is judged once for all the prompt types that show it.
-        self._check_source = functools.lru_cache(maxsize=4096)(self._check_text)
+        self._check_passage = functools.lru_cache(maxsize=4096)(self._check_text)
+        self._leak = functools.lru_cache(maxsize=256)(Leak)
 
     def warm(self) -> None:
         """Load what is loaded lazily."""
         self._language.warm()
+        self._english.warm()
 
-    def check_reply(self, prompt_type: PromptType, reply: ChatReply) -> tuple[GateResult, dict[str, Any]]:
+    def check_source(self, prompt_type: PromptType, source: Source) -> GateResult:
+        """Judge what a record shows of its source, before the teacher is asked. It was checked at ingest; this makes it sure."""
+        result = check_cjk(source.snippet.title, "title")  # it stands in the record whether a turn shows it or not
+        variables = shown(prompt_type).everything
+        if result.ok and "passage" in variables:
+            result = self._check_passage(source.snippet.text, "passage")
+        if result.ok and source.partner and "partner" in variables:
+            result = self._check_passage(source.partner.text, "partner")
+        return result
+
+    def check_reply(self, call: Call, reply: ChatReply) -> tuple[GateResult, dict[str, Any]]:
         """Judge one reply. The fields are empty if it was rejected before they could be read."""
         result = check_finish(reply)
         if not result.ok:
             return result, {}
-        result, fields = parse_fields(prompt_type, reply.text)
+        result, fields = parse_fields(call.phase.fields, reply.text)
+        if not result.ok:
+            return result, {}
+        texts = list(_texts_of(fields, call.phase.fields))
+        leak = self._leak(call.phase.system)
+        result = _first(check_shape(text, name, leak) for name, text in texts)
+        if result.ok and call.phase.name == ASK:
+            result = _first(check_standalone(text, name) for name, text in _standing_alone(call.prompt_type, texts))
         if result.ok:
-            result = self.check_fields(fields)
-        if result.ok:
-            result = check_options(prompt_type, fields)
-        for name in prompt_type.checks:
-            if result.ok:
-                result = CHECKS[name](fields)
+            figures_alone = call.phase.name != ASK and not any(has_letters(text) for _, text in texts)
+            result = self._check_language([] if figures_alone else texts)
+        if result.ok and call.phase.name == ASK:
+            result = _check_answer(call, fields)
         return result, fields
 
-    def check_fields(self, fields: Mapping[str, Any]) -> GateResult:
-        """CJK and language over every string in `fields`, at any depth; values that are not text are passed over.
-
-        A text without letters has no language: it is judged together with its record, all texts joined.
-        """
+    def check_fields(self, fields: Any) -> GateResult:
+        """Shape and languages over every string in `fields`, at any depth; values that are not text are passed over."""
         texts = list(_texts(fields, ""))
-        for name, text in texts:
-            result = check_cjk(text, name)
-            if not result.ok:
-                return result
+        result = _first(check_shape(text, name) for name, text in texts)
+        return self._check_language(texts) if result.ok else result
+
+    @staticmethod
+    def has_text(fields: Mapping[str, Any]) -> bool:
+        """Whether `check_fields` would find any string to judge."""
+        return next(_texts(fields, ""), None) is not None
+
+    def _check_text(self, text: str, name: str) -> GateResult:
+        return self._check_language([(name, text)])
+
+    def _check_language(self, texts: Texts) -> GateResult:
+        """CJK, lingua, and the wider look. A text without letters has no language: it is judged together with its record,
+        all texts joined; and so, for the wider look, is what is too short by itself."""
+        result = _first(check_cjk(text, name) for name, text in texts)
+        if not result.ok:
+            return result
         bare = ""
         for name, text in texts:
             if not has_letters(text):
@@ -65,21 +114,63 @@ class Gates:
             result = self._language.check(text, name)
             if not result.ok:
                 return result
-        if bare or not texts:
-            return self._language.check("\n".join(text for _, text in texts), bare)
-        return GateResult.accept()
+        if bare:
+            result = self._language.check("\n".join(text for _, text in texts), bare)
+        if result.ok:
+            result = _first(self._english.check(text, name) for name, text in texts)
+        short = [text for _, text in texts if text.count(" ") < SHORT]
+        if result.ok and len(short) > 1:
+            result = self._english.check(" ".join(short))
+        return result
 
-    @staticmethod
-    def has_text(fields: Mapping[str, Any]) -> bool:
-        """Whether `check_fields` would find any string to judge."""
-        return next(_texts(fields, ""), None) is not None
 
-    def check_source(self, snippet: Snippet) -> GateResult:
-        """Judge the passage of a record that shows it. It was checked at ingest; this makes it sure."""
-        return self._check_source(snippet.text, "passage")
+def _check_answer(call: Call, fields: Mapping[str, Any]) -> GateResult:
+    """Options, the checks the type names, and whether the answer stands in the text."""
+    result = check_options(call.prompt_type, fields)
+    for name in call.prompt_type.checks:
+        if result.ok and name in CHECKS:
+            result = CHECKS[name](call.prompt_type, fields)
+    if not result.ok or "ungrounded" in call.prompt_type.checks:
+        return result
+    values = {**call.values, **fields}
+    seen = shown(call.prompt_type)
+    also = ""
+    if "wrong-on-purpose" in call.prompt_type.checks:
+        also = "\n".join(text for name in seen.asked | seen.mistaken for _, text in _texts(values.get(name, ""), name))
+    return _first(check_grounded(text, name, call.grounds, also) for name, text in _claims(call.prompt_type, values))
 
-    def _check_text(self, text: str, field: str) -> GateResult:
-        return self.check_fields({field: text})
+
+def _claims(prompt_type: PromptType, values: Mapping[str, Any]) -> Texts:
+    """What a record says is so: the fields of the turns that are trained on, and the right option; without one, all options."""
+    options = prompt_type.options
+    # (A choice field may bear the name of a variable: "right" is the right option's text in a template.)
+    names = [name for name in values if name in shown(prompt_type).answered and not (options and name == options.right)]
+    if options and options.right:
+        names = [name for name in names if name not in options.fields] + [options.fields[options.right_index(values)]]
+    elif options:
+        names += [name for name in options.fields if name not in names]
+    return [found for name in names for found in _texts(values[name], name)]
+
+
+def _standing_alone(prompt_type: PromptType, texts: Texts) -> Texts:
+    """The texts that a reader meets without the passage; none where the record's question shows it."""
+    seen = shown(prompt_type)
+    if seen.asked & {"passage", "partner"}:
+        return []
+    options = prompt_type.options.fields if prompt_type.options else ()
+    return [(name, text) for name, text in texts if name.partition("[")[0] in {*seen.everything, *options}]
+
+
+def _first(results: Iterable[GateResult]) -> GateResult:
+    """The first reject, or accept."""
+    return next((result for result in results if not result.ok), GateResult.accept())
+
+
+def _texts_of(fields: Mapping[str, Any], specs: Mapping[str, FieldSpec]) -> Iterator[tuple[str, str]]:
+    """Every string the teacher wrote in words of its own, with its path."""
+    for name, value in fields.items():
+        if specs[name].type != "choice":
+            yield from _texts(value, name)
 
 
 def _texts(value: Any, name: str) -> Iterator[tuple[str, str]]:
@@ -89,6 +180,6 @@ def _texts(value: Any, name: str) -> Iterator[tuple[str, str]]:
     elif isinstance(value, Mapping):
         for key, entry in value.items():
             yield from _texts(entry, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, (list, tuple)):
+    elif isinstance(value, Sequence):
         for number, entry in enumerate(value):
             yield from _texts(entry, f"{name}[{number}]")

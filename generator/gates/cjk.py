@@ -43,4 +43,4 @@ def check_cjk(text: str, field: str = "") -> GateResult:
     found = CJK.search(text)
     if found is None:
         return GateResult.accept()
-    return GateResult.reject("cjk", f"U+{ord(found.group()):04X} at character {found.start()}", field)
+    return GateResult.reject("cjk", "cjk", f"U+{ord(found.group()):04X} at character {found.start()}", field)

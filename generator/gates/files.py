@@ -26,7 +26,7 @@ def check_lines(lines: Iterable[bytes], name: str, gates: Gates) -> Iterator[Gat
                 f"this line is not UTF-8: {error.reason}", where=where, mend="save the file as UTF-8"
             ) from error
         if not text.strip():
-            yield GateResult.reject("schema", "an empty line")
+            yield GateResult.reject("schema", "empty", "an empty line")
         elif text.lstrip().startswith("{"):
             yield _check_json(text, where, gates)
         else:

@@ -1,7 +1,8 @@
 """Text repair and sentences: what goes into a snippet, and what is dropped before it, with the reason.
 
 Guarantees: mojibake is mended while quotes, full-width characters and entities stay as they are; a kept sentence has no
-CJK character, no hole, no markup, 3 words or more, at most 1,000 characters, and an end. Everything dropped is counted.
+CJK character, no hole, no markup, 3 words or more, at most 1,000 characters, and an end, and is not surely in another
+language than English. Everything dropped is counted.
 Cost: about 1 s a MB of text, most of it ftfy; the sentence model is 8 ms to load and needs no download.
 """
 
@@ -14,10 +15,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from generator.gates.cjk import CJK
+from generator.gates.english import EnglishGate
 from generator.ingest.page import GONE, HOLE
 
 MIN_WORDS = 3
 MAX_CHARACTERS = 1000
+NOT_ENGLISH = "not English"
 _ABBREVIATIONS = ["lt", "cmdr", "pfc", "flt", "sqn", "wg", "regt", "bn", "messrs", "hdt"]  # nupunkt's model lacks them
 
 # U+3000, the full-width space, is no space here: it must stay visible to the CJK check.
@@ -59,6 +62,13 @@ class Prose:
     @property
     def sentences(self) -> tuple[str, ...]:
         return tuple(sentence for paragraph in self.paragraphs for sentence in paragraph)
+
+    @property
+    def foreign(self) -> bool:
+        """Is most of it in another language than English? A text of short sentences shows it only as a whole."""
+        if self.dropped[NOT_ENGLISH] > len(self.sentences):
+            return True
+        return not _english().check_whole(self.text).ok
 
     @property
     def text(self) -> str:
@@ -110,7 +120,7 @@ def clean(text: str) -> Prose:
 
 
 def fault(sentence: str) -> str:
-    """Why this sentence cannot be kept: `cjk`, `hole`, `markup`, `short`, `long` or `fragment`; empty if it can."""
+    """Why this sentence cannot be kept: `cjk`, `hole`, `markup`, `short`, `long`, `fragment` or `not English`; empty if it can."""
     if not sentence.isascii() and CJK.search(sentence):
         return "cjk"
     if len(sentence) > MAX_CHARACTERS:
@@ -121,13 +131,20 @@ def fault(sentence: str) -> str:
         return "markup"
     if not _END.search(sentence) or _starts_low(sentence):
         return "fragment"
-    return "short" if sum(any(c.isalnum() for c in word) for word in sentence.split()) < MIN_WORDS else ""
+    if sum(any(c.isalnum() for c in word) for word in sentence.split()) < MIN_WORDS:
+        return "short"
+    return "" if _english().check(sentence).ok else NOT_ENGLISH
 
 
 def _starts_low(sentence: str) -> bool:
     """Does it begin in the middle of another? (iPod, pH and the like begin low too: their second letter is a capital.)"""
     word = sentence.lstrip("\"'“‘«([¡¿–—- ")
     return word[:1].islower() and not any(c.isupper() for c in word[1:3])
+
+
+@functools.cache
+def _english() -> EnglishGate:
+    return EnglishGate()
 
 
 @functools.cache

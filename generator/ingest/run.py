@@ -138,6 +138,8 @@ class _Run:
             return self.skip(Skip(title, "repeated title"))
         summary.repaired += cleaned.repaired
         summary.dropped += cleaned.dropped
+        if cleaned.foreign:
+            return self.skip(Skip(title, prose.NOT_ENGLISH))
         if not text or len(text.split()) < self.settings.min_words:
             return self.skip(Skip(title, "stub" if text else "no sentence"))
         self.articles.add(article.id)
@@ -201,7 +203,9 @@ class _Run:
             return Failure("there is no article in it", where=where, mend="name files that have text in them")
         counts = [f"{count:,} {reason}" for reason, count in skipped.most_common()]
         counts += [f"{count:,} sentences dropped as {reason}" for reason, count in dropped.most_common()]
-        if skipped["stub"]:
+        if skipped[prose.NOT_ENGLISH] > skipped["stub"]:
+            mend = "give it text in English: the factory makes records in English only"
+        elif skipped["stub"]:
             mend = f"add longer articles, or lower corpus.min_words (now {self.settings.min_words}) in factory.toml"
         elif self.summary.titles_missing:
             mend = "check the titles: they must be written as in the input"

@@ -6,22 +6,28 @@ Guarantees: exactly one reply per request, in any order; a teacher that cannot d
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from foundation.prompt_type import PromptType
-from foundation.records import ChatReply, ChatRequest, Snippet
+from foundation.prompt_type import ASK, PromptType
+from foundation.records import ChatReply, ChatRequest
+from generator.render import Source
 
 
 @dataclass(frozen=True, slots=True)
 class TeacherRequest:
-    """One item's question to the teacher. An LLM reads `chat` alone; `rules` reads the snippet and the prompt type."""
+    """One call for one item. An LLM reads `chat` alone; `rules` reads the rest.
+
+    `values` are the fields of earlier phases, and `each`, the entry of a list that this call is about.
+    """
 
     chat: ChatRequest
     prompt_type: PromptType
-    snippet: Snippet
+    source: Source
     round: int
+    phase: str = ASK
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Teacher(Protocol):

@@ -54,7 +54,9 @@ def enqueue(
     if known is None:
         raise UsageError(f"no such priority: {priority}", mend=f"take one of {', '.join(PRIORITIES)}")
     _one_of(all_, prompt_type)
-    types: list[PromptType] = list(load_catalogue().values()) if all_ else select(prompt_type)
+    types: list[PromptType] = (
+        list(load_catalogue(own=workspace.prompts).values()) if all_ else select(prompt_type, workspace.prompts)
+    )
     store = workspace.store
     blocks = plan.first_blocks(store, limit)
     queued = 0
@@ -152,7 +154,7 @@ def cancel(
 
     workspace = Workspace.find()
     _one_of(all_, prompt_type)
-    store, catalogue = workspace.store, load_catalogue()
+    store, catalogue = workspace.store, load_catalogue(own=workspace.prompts)
     removed = 0
     with ExitStack() as stack:
         planned = plan.load_plan(store)

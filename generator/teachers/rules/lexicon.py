@@ -43,6 +43,10 @@ _PERSON_VERB = re.compile(
     r"believed|wrote|told|said|asked|warned|decided|planned|proposed|insisted|explained|signed|announced|addressed|praised|wanted|"
     r"thought|knew|met|resigned|succeeded|replaced|died|became|served|flew|escaped|persuaded|invented|designed|directed|agreed|"
     r"accepted|demanded|urged|appointed|dismissed|headed|worked|won|received|earned|shot|killed|chose|spoke|described|guided|"
+    r"recalled|remarked|composed|founded|co-founded|graduated|retired|moved to|was elected|was hired|was buried|was arrested|was sworn|"
+    r"testified|confessed|attended|painted|acted|starred|preached|lived|travelled|traveled|returned to|stated|noted|observed|"
+    r"criticized|criticised|coined|collaborated|lectured|suggested|introduced|portrayed|recorded|ran for|performed|emigrated|"
+    r"enrolled|fled|fell in love|defeated|patented|translated|edited|argues|writes|suggests|believes|portrays|says|"
     r"admitted|surrendered|discovered|studied|taught|published|developed|married|was born|was promoted|was killed|was captured|"
     r"was executed|was hanged|was awarded|was appointed|had been|disobeyed|pressed|favoured|brought|broke|built|went|took)\b"
 )
@@ -118,6 +122,15 @@ class Lexicon:
             self.proper.update(match for match in re.findall(rf"(?<=[a-z,;:\d] )({CAP})", sentence))
         for sentence, article in sentences.items():
             self._names(sentence, article)
+        for article, title in titles.items():
+            name = bare_title(title)
+            if (
+                " " in name
+                and looks_personal(name)
+                and self._is_life([s for s, a in sentences.items() if a == article], name)
+            ):
+                self._people[article][name.rpartition(" ")[2]] = name
+                self.places.discard(name.rpartition(" ")[2])
         given = {name.partition(" ")[0] for people in self._people.values() for name in people.values() if " " in name}
         for run, article in self._possible:
             if run.partition(" ")[0] in given - words.NOT_A_PERSON - self.places:
@@ -201,6 +214,10 @@ class Lexicon:
         name = bare_title(title)
         if _EVENT_OF.match(name):
             return f"the {name[0].lower()}{name[1:]}"
+        first, _, others = name.partition(" ")
+        common = first.lower() in self.lower and first not in self.proper and name not in self.places
+        if common and not others[:1].isupper():
+            name = f"{first[0].lower()}{name[1:]}"  # "Agriculture", a common noun
         the = name in self._with_the or _NAMED_OF.match(name)
         return f"the {name}" if the and not name.startswith("The ") else name
 
@@ -227,13 +244,20 @@ class Lexicon:
             title, name = split_title(run)
             if not name or (title and (before.endswith(("the ", "The ")) or _SHIP_BEFORE.search(before))):
                 continue
-            if looks_personal(name) and (title or (" " in name and self._acts(before, after))):
+            if looks_personal(name) and (
+                title or (" " in name and self._acts(before, after) and not self._is_term(name))
+            ):
                 self._people[article].setdefault(name.rpartition(" ")[2], name)
                 if " " in name and " " not in self._people[article][name.rpartition(" ")[2]]:
                     self._people[article][name.rpartition(" ")[2]] = name
                 if title and name != run:
                     self._titled.setdefault(name, title)
-            elif " " in name and looks_personal(name) and not before.endswith(("the ", "The ")):
+            elif (
+                " " in name
+                and looks_personal(name)
+                and not self._is_term(name)
+                and not before.endswith(("the ", "The "))
+            ):
                 self._possible.append((name, article))
             behind = _PLACE_BEFORE.search(before)
             tokens = run.split(" ")
@@ -241,6 +265,17 @@ class Lexicon:
                 adjective = len(tokens) == 1 and (DEMONYM.match(run) or followed_by_noun(after))
                 if not adjective and (not behind.group(1) or tokens[-1] in _PLACE_HEADS):
                     self.places.add(run)
+
+    def _is_term(self, name: str) -> bool:
+        """Whether every word of a name is common in lower case: "Political Economy"."""
+        return all(token.lower() in self.lower for token in name.split(" "))
+
+    @staticmethod
+    def _is_life(sentences: list[str], name: str) -> bool:
+        """Whether an article is a person's: many of its sentences begin with "He" or "She", and one says what the person was."""
+        began = sum(bool(re.match(r"(?:He|She|His|Her) ", sentence)) for sentence in sentences)
+        said = re.compile(rf"{re.escape(name)}\b.{{0,120}}\b(?:was|is) an? ")
+        return began >= 3 and began * 20 >= len(sentences) and any(map(said.search, sentences))
 
     @staticmethod
     def _acts(before: str, after: str) -> bool:

@@ -18,7 +18,7 @@ from generator.teachers.rules.lexicon import DATE, DEMONYM, Lexicon, followed_by
 Kind = Literal["person", "place", "thing", "date", "number"]
 
 _NUMBER = re.compile(r"(?<![\w.,/-])(?:\d{1,3}(?:,\d{3})+(?![\w,])|\d{1,6}(?![\w,/-]|\.\d))(?! (?:to|and|or) ·)")
-_WORD = re.compile(r"[^\s,;:()\"“”]+|[,;:()\"“”]")
+_WORD = re.compile(r"[^\s,;:()\"“”]+(?:(?<=\d),\d{3}\b)*|[,;:()\"“”]")
 _LEAD = re.compile(
     r"(?:In|On|At|After|Before|During|From|By|Under|With|Despite|Near|Since|Until|For|To|Between|Over|Through|Against|As|Among|"
     r"Within|Throughout|Early|Late)\b[^,;:]{2,70}, "
@@ -27,7 +27,23 @@ _LEAD = re.compile(
 _PREPOSITIONS = frozenset(
     "In On At After Before During From By Under With Near Since Until For To Between Over As Among".split()
 )
-_EMPTY = frozenset("it there this that he she they we i you".split())
+_EMPTY = frozenset(
+    "it there this that he she they we i you when although though while whereas if because once unlike according today whether "
+    "how what where despite currently originally typically generally usually often sometimes".split()
+)
+_NO_SUBJECT = frozenset(
+    """which that who whose where when how what whether if why because while although since believe believes argue argues say
+    says claim claims suggest suggests consider considers remain remains include includes contain contains""".split()
+)
+# A verb further on that makes the first one a participle: "bricks made from adobe are ...", "a plan carried out by ..."
+_FINITE_AFTER = re.compile(
+    r"(?:\w+ )?by (?:the |an? |[A-Z])|(?:(?!\b(?:that|which|who|and|but|because|when|while|as|if|where|until|after|before|so|"
+    r"than|what|how|although)\b)[^,;:])*?\b(?:is|are|was|were|has|have|had)\b"
+)
+_PRESENT = re.compile(
+    r"\b[A-Z][a-z]+ (?<!ish )(?<!ese )(?<!an )[a-z]+[^sui]s (?:from|how|the|that|an?|as|to|on|into|about|with)\b"
+)
+_ADVERBS = frozenset("only just never always not even still now first then also ever".split())
 _BREAK = frozenset(
     ", ; : and but or which that who whom whose where when while because after before until as so than if to by from with "
     "although though".split()
@@ -140,12 +156,18 @@ def first_clause(rest: str) -> str:
 
 def main_part(rest: str) -> str:
     """Cut what follows the main clause, and a second predicate ("and called ..."): what stays can follow "did"."""
-    found = _RELATIVE.search(rest)
-    rest = rest[: found.start()] if found else rest
+    for found in _RELATIVE.finditer(rest):
+        if found.group() == ", and" and re.search(r", (?:[\w.'’-]+ ?){1,4}$", rest[: found.start()]):
+            continue  # the last of a list
+        rest = rest[: found.start()]
+        break
+    if rest.startswith(("and ", "but ", "then ")):
+        return ""
     for match in re.finditer(r" (?:and|but|then) |, ", rest):
         following = re.split(r"[,;]", rest[match.end() :])[0].split()
         second = following[:1] if match.group() == ", " else following[:9]
-        if any(words.is_past(word) or word in words.AUXILIARIES for word in second):
+        verbs = [place for place, word in enumerate(second) if words.is_past(word) or word in words.AUXILIARIES]
+        if verbs and "and" not in second[: verbs[0]]:
             return rest[: match.start()]
     return rest
 
@@ -159,7 +181,12 @@ def _sentence(text: str, snippet: Snippet, lexicon: Lexicon) -> Sentence:
         and not re.search(r"[\"“”;:\[\]{}|=<>\n]|_{2}|\(\s*\)|\s,|\.\.", text)
         and not re.search(r"[.!?] [A-Z][a-z]+ [a-z]", text)
     )
-    standalone = sound and not words.PRONOUN_START.match(text) and not words.POINTS_AWAY.search(text)
+    standalone = (
+        sound
+        and not text.startswith("Had ")
+        and not words.PRONOUN_START.match(text)
+        and not words.POINTS_AWAY.search(text)
+    )
     standalone = standalone and _pronouns_held(text, mentions)
     clause = _clause(text, mentions) if standalone else None
     return Sentence(text, tuple(mentions), standalone, clause, _when(text, mentions) if standalone else None)
@@ -252,15 +279,17 @@ def _plain_clause(body: str, start: int, lead: str) -> Clause | None:
     previous = ""
     for count, match in enumerate(_WORD.finditer(body, start)):
         word = match.group()
-        if not count and (word in _PREPOSITIONS or word.lower() in _EMPTY):
+        if not count and (word.capitalize() in _PREPOSITIONS or word.lower() in _EMPTY or _is_gerund(word, body)):
             return None
-        if count > 14 or word in ",;:()" or word in ("which", "that", "who", "whose", "where", "when"):
+        if count > 14 or word in ",;:()" or word in _NO_SUBJECT:
             return None
-        if count and word in AUX:
+        if previous in _ADVERBS or (previous.endswith("ly") and previous.islower() and words.is_past(word)):
+            return None
+        if count and (word in AUX or (word == "had" and _after_had(body[match.end() :]))):
             return _finish(lead, body[start : match.start() - 1], word, body[match.end() :].strip(), None)
         if count and words.is_past(word) and not _is_adjective(previous, body[match.end() :]):
             rest = body[match.end() :].strip()
-            if _another_verb(rest):
+            if _another_verb(rest) or _FINITE_AFTER.match(rest) or _PRESENT.search(body[start : match.start()]):
                 return None
             return _finish(lead, body[start : match.start() - 1], word, rest, None)
         if word in words.AUXILIARIES:
@@ -272,10 +301,24 @@ def _plain_clause(body: str, start: int, lead: str) -> Clause | None:
 AUX = frozenset(("was", "were"))
 
 
+def _is_gerund(word: str, body: str) -> bool:
+    """Whether a sentence opens with "Following" or "Starting", and not with a name such as Göring."""
+    return word.endswith("ing") and not re.match(rf"{re.escape(word)} [A-Z]", body) and len(word) > 4
+
+
+def _after_had(after: str) -> bool:
+    """Whether "had" is all of its verb ("had few tanks"), or the first half of a pluperfect ("had landed")."""
+    following = after.split(None, 1)
+    return bool(following) and (words.is_participle(following[0]) or bool(words.DETERMINED.match(following[0])))
+
+
 def _is_adjective(previous: str, after: str) -> bool:
     following = after.split(None, 1)
     noun_follows = bool(following) and following[0] not in words.FUNCTION_WORDS and following[0][:1].islower()
-    determined = previous.lower() in words.FUNCTION_WORDS | words.OPENERS or bool(DEMONYM.match(previous))
+    people = previous.endswith("s") and previous != "Axis"  # "the Germans captured ..." against "German captured tanks"
+    determined = previous.lower() in words.FUNCTION_WORDS | words.OPENERS or (
+        bool(DEMONYM.match(previous)) and not people
+    )
     return noun_follows and determined and not words.is_past(following[0])
 
 
@@ -293,6 +336,6 @@ def _another_verb(rest: str) -> bool:
 def _finish(lead: str, subject: str, verb: str, rest: str, person: Mention | None) -> Clause | None:
     if len(rest) < 8 or len(subject) > 90 or re.search(r"\b(?:and|or) (?:also|both)$", subject):
         return None
-    if rest.startswith(("by ", ", ")) and not person:
+    if rest.startswith((", ", "by ")):  # what is left out, or a participle: "the plan developed by ..."
         return None
     return Clause(lead, subject, verb, rest, person)

@@ -28,18 +28,27 @@ class Asked:
     answer: str
 
 
-def people(task: Task) -> list[Asked]:
-    """What one named person did: the question is the verb phrase that follows "who"."""
+def people(task: Task, *, topic: bool = False) -> list[Asked]:
+    """What one named person did: the question is the verb phrase that follows "who".
+
+    `topic`: also what the article's own subject did, where names or dates in it single the deed out; such a question
+    must not be begun with its subject.
+    """
     found = []
     for sentence in task.sentences():
         clause = sentence.clause
-        if clause is None or clause.person is None or PRONOUN.search(clause.lead):
+        if clause is None or PRONOUN.search(clause.lead):
+            continue
+        if clause.person is None:
+            if agent := _agent(task, sentence):
+                found.append(agent)
             continue
         rest = first_clause(clause.rest)
-        rest = clause.main if clause.lead or len(rest) > 150 else rest
+        second = re.search(r" and (?:an?|the|[A-Z])[^,]* (?:was|were|had) ", rest)
+        rest = clause.main if clause.lead or len(rest) > 150 or second else rest
         last = clause.person.name.rpartition(" ")[2]
         if (
-            task.is_topic(clause.person.name)
+            (task.is_topic(clause.person.name) and not (topic and _singled_out(rest)))
             or len(rest) < 12
             or last in rest
             or last in clause.lead
@@ -51,6 +60,44 @@ def people(task: Task) -> list[Asked]:
             continue
         found.append(Asked(phrase, clause.person, sentence, without(sentence, clause.person, clause.person.name)))
     return task.rotate(found)
+
+
+def _singled_out(deed: str) -> bool:
+    """Whether a deed is somebody's alone, as far as names and dates in it tell."""
+    return len(re.findall(r"(?<=[a-z,] )[A-Z][a-z]|\d{4}", deed)) >= 2 and not PRONOUN.search(deed)
+
+
+_BY = re.compile(
+    r" by (?P<agent>[^,;]+?)(?P<after> (?:in|on|at|after|before|during|from|near|with|as|for|to)\b[^,;]*)?$"
+)
+
+
+def _agent(task: Task, sentence: Sentence) -> Asked | None:
+    """Who did what was done: "the ships were led by Nagumo" asks "who led the ships"; only where the verb keeps its form."""
+    clause = sentence.clause
+    if clause is None or clause.verb not in ("was", "were"):
+        return None
+    main = main_part(clause.rest)
+    match = _BY.search(main)
+    participle = main.split(" ", 1)[0]
+    if match is None or not words.is_past(participle) or match.start() != len(participle):
+        return None  # only "was designed by": nothing between the verb and its agent
+    person = next(
+        (m for m in sentence.mentions if m.kind == "person" and f"{m.title} {m.text}".strip() == match["agent"]), None
+    )
+    subject = task.inside(clause.subject)
+    if (
+        person is None
+        or subject is None
+        or task.is_topic(person.name)
+        or person.name.rpartition(" ")[2] in clause.subject
+    ):
+        return None
+    lead = f" {clause.lead[0].lower()}{clause.lead[1:]}" if clause.lead else ""
+    phrase = f"{participle} {subject}{match['after'] or ''}{lead}"
+    if len(phrase) < 15 or not single(phrase) or PRONOUN.search(phrase):
+        return None
+    return Asked(phrase, person, sentence, without(sentence, person, person.name))
 
 
 def dates(task: Task, *, plain: bool = False) -> list[Asked]:
@@ -79,6 +126,11 @@ def when_clause(task: Task, sentence: Sentence) -> Asked | None:
     too_short = len(body) < 8 and clause.verb not in words.IRREGULAR
     if subject is None or too_short or len(body) > 150 or re.search(r"\d{4}", body):
         return None
+    if re.search(
+        r"\b(?:beginning|starting|ending|dating|lasting|continuing|followed|especially|particularly|again|and|or|of|the)$",
+        body,
+    ):
+        return None  # what belonged to the date went with it
     turned = inverted(clause.verb, subject, body)
     if turned is None:
         return None
@@ -94,8 +146,9 @@ def inverted(verb: str, subject: str, body: str) -> str | None:
     """A clause in the order of a question: "did Hitler issue Directive 16"; None where the verb's form is not certain."""
     if verb in ("was", "were"):
         return f"{verb} {subject} {body}".rstrip()
-    if verb == "had" and not re.match(r"(?:an?|the|no|about|his|its|their|\d)\b", body):
-        return None  # "had drawn up" is no simple past
+    if verb == "had" and not words.DETERMINED.match(body):
+        # "had drawn up" is no simple past: only where a participle follows is its question certain
+        return f"had {subject} {body}".rstrip() if words.is_participle(body.split(" ", 1)[0]) else None
     base = "have" if verb == "had" else words.base_form(verb)
     return f"did {subject} {base} {body}".rstrip() if base else None
 

@@ -8,12 +8,13 @@ Cost: a few µs a choice.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from foundation.ids import seed_of
+from foundation.prompt_type import ASK
 from foundation.records import Snippet
 from generator.gates.fields import clash
 from generator.teachers.rules import words
@@ -82,6 +83,11 @@ class Task:
     prompt_type: str
     round: int
     rng: Random
+    phase: str = ASK
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of earlier phases, and `each`, the entry this call is about."""
+    partner: Reading | None = None
+    entity: str = ""
 
     def rotate(self, candidates: Iterable[T]) -> list[T]:
         """The candidates in an order of this snippet and type, begun one further in each round."""
@@ -92,6 +98,11 @@ class Task:
 
     def pick(self, phrases: Sequence[T]) -> T:
         return self.rng.choice(phrases)
+
+    def alternate(self, phrases: Sequence[T]) -> T:
+        """One of the phrases, the next one in each round: where one fact is all there is, its question still changes."""
+        start = Random(seed_of(self.reading.snippet.id, self.prompt_type, "phrase")).randrange(len(phrases))
+        return phrases[(start + self.round) % len(phrases)]
 
     def sentences(self) -> list[Sentence]:
         """The sentences that stand alone."""
@@ -111,10 +122,29 @@ class Task:
         """The question, begun with its subject where it does not name it."""
         if self.names_topic(question):
             return question[0].upper() + question[1:]
+        named = self._in_full(question)
+        if named is not None:
+            return named[0].upper() + named[1:]
         opening = self.pick(_IN_EVENT if _EVENT.search(self.reading.topic) else _ON_SUBJECT).format(
             t=self.reading.topic
         )
         return opening + question
+
+    def _in_full(self, question: str) -> str | None:
+        """A question that has the surname of the person the article is about, with the full name; None if it has not."""
+        topic = self.reading.topic
+        first, _, last = topic.rpartition(" ")
+        if not first or self.library.lexicon.person(last, self.reading.snippet.article_id) != topic:
+            return None
+        found = re.search(rf"\b{re.escape(last)}(?=[ ,.?'’])(?! [A-Z])", question)
+        before = question[: found.start()].split()[-1:] if found else []
+        if (
+            found is None
+            or topic in question
+            or (before and not before[0][0].islower() and not before[0].endswith(","))
+        ):
+            return None
+        return question[: found.start()] + topic + question[found.end() :]
 
     def inside(self, text: str) -> str | None:
         """Text that begins a sentence, as it stands inside one; None where it is not clear whether its capital stays."""

@@ -52,7 +52,10 @@ class RulesTeacher:
 
     async def complete(self, requests: Sequence[TeacherRequest]) -> AsyncIterator[ChatReply]:
         """One reply per request, in order. A snippet that lacks what its type needs is declined, with the reason."""
-        library = self._library([request.snippet for request in requests])
+        snippets = {request.source.snippet.id: request.source.snippet for request in requests}
+        partners = (request.source.partner for request in requests)
+        snippets |= {partner.id: partner for partner in partners if partner}
+        library = self._library(list(snippets.values()))
         for request in requests:
             yield self._reply(request, library)
             await asyncio.sleep(0)  # one item is short; a cancellation need not wait for the unit
@@ -74,12 +77,17 @@ class RulesTeacher:
         if maker is None:
             detail = f"rules cannot make {request.prompt_type.id}; a language model is needed"
             return ChatReply(id=request.chat.id, text="", finish="declined", detail=detail)
+        source = request.source
         task = Task(
             library,
-            library.readings[request.snippet.id],
+            library.readings[source.snippet.id],
             request.prompt_type.id,
             request.round,
             Random(request.chat.seed),
+            request.phase,
+            request.values,
+            library.readings[source.partner.id] if source.partner else None,
+            source.entity,
         )
         try:
             fields = maker(task)

@@ -42,6 +42,9 @@ NOT_A_PERSON = frozenset(
     Pearl San Los Saint St Monte El Port Los Tank Tanks Submarine Aircraft Carrier Battleship Cruiser Destroyer Infantry Marine
     Marines Artillery Airborne Armoured Armored Mechanised Landings Landing Invasion Siege Hour Hours Crisis Winter Summer
     Spring Autumn Commission Energy Purple Enigma Big Mark Type Class Foreign National Imperial Federal Home Chief Staff Headquarters Secret
+    Books Press Records Publishers Publishing Magazine Journal Inc Ltd Band Club Team Airlines Studios Studio Pictures Productions
+    Orchestra Festival Award Awards Series County Films Brothers Bank Trust Fund Stadium Language Languages Hotel Mountain Creek
+    Falls Law Modern Early Late Ancient Old Classical Middle First Third International Religion Cup Games Open
     The Native Times Theory Development Theatre Theater Area Zone Sector Base Yard Arsenal Trial Trials Tribunal Line Gap Pocket Salient Ridge Point Head""".split()
 )
 
@@ -123,13 +126,15 @@ _STRONG = """
     shook:shake shot:shoot shrank:shrink slept:sleep sold:sell sought:seek spent:spend split:split spoke:speak
     spread:spread stole:steal stood:stand struck:strike swept:sweep swore:swear taught:teach thought:think
     threw:throw told:tell took:take tore:tear understood:understand undertook:undertake upheld:uphold went:go
+    leapt:leap wept:weep bit:bite bred:breed knelt:kneel slew:slay slid:slide strove:strive woke:wake
+    retook:retake redid:redo undid:undo mowed:mow
     withdrew:withdraw withheld:withhold withstood:withstand won:win wore:wear wrote:write
 """
 
 # Past tenses in -ed whose verb the rules below would spell wrongly, or not at all.
 _SPELLED = """
     added:add agreed:agree anchored:anchor attributed:attribute authored:author belonged:belong benefited:benefit
-    cancelled:cancel ceded:cede cited:cite colored:color commuted:commute compelled:compel competed:compete
+    boycotted:boycott cancelled:cancel ceded:cede cited:cite colored:color commuted:commute compelled:compel competed:compete
     completed:complete computed:compute conceded:concede constituted:constitute contributed:contribute
     controlled:control created:create credited:credit deleted:delete depleted:deplete deposited:deposit
     developed:develop died:die diluted:dilute disagreed:disagree disputed:dispute distributed:distribute edited:edit
@@ -144,6 +149,18 @@ _SPELLED = """
     travelled:travel united:unite used:use vetoed:veto visited:visit welcomed:welcome
 """
 IRREGULAR = dict(pair.split(":") for pair in (_STRONG + _SPELLED).split())
+
+# Participles that are not the past tense too.
+PARTICIPLES = frozenset(
+    """been begun blown born borne broken chosen come done drawn driven eaten fallen flown forbidden foreseen forgotten frozen
+    given gone grown hidden known lain mistaken overrun overseen overtaken overthrown ridden risen run rung sung sunk seen shaken
+    shown shrunk sown spoken stolen sworn swum taken thrown torn undertaken woken withdrawn withheld worn woven written become
+    beaten bitten overcome proven rewritten""".split()
+)
+# What shows that a noun follows.
+DETERMINED = re.compile(
+    r"(?:an?|the|no|about|his|her|its|their|few|many|more|most|some|several|little|nearly|only|\d[\d,]*)\b"
+)
 
 _NO_E = re.compile(
     r"(?:[eo]at|[aeo][aeiou]t|uit|air|[aeo]ad|e[ae]d|o[ai]d|ai[dlmn]|ea[dklmnrpt]|oa[dnrt]|oo[dklmnpt]|ou[dnrt]|aul|ee[dklmnprt]|oi[ln]|"
@@ -178,8 +195,13 @@ def base_form(past: str) -> str | None:
 
 
 def is_past(word: str) -> bool:
-    """Whether a lower-case word can be a past tense."""
-    return word in IRREGULAR or (word.endswith("ed") and len(word) > 4 and word not in NOT_PAST)
+    """Whether a word can be a past tense; one with a capital ("United") is part of a name."""
+    return word in IRREGULAR or (word.endswith("ed") and len(word) > 4 and word not in NOT_PAST and word[0].islower())
+
+
+def is_participle(word: str) -> bool:
+    """Whether a word can follow "was" or "had" as a participle."""
+    return is_past(word) or word in PARTICIPLES
 
 
 NOT_PAST = frozenset(

@@ -1,0 +1,237 @@
+"""What singles a passage out: its subject as it stands in a sentence, the names its neighbours have least of, its dates.
+
+Guarantees: the same item gives the same names; another round begins with another one. Declines where fewer than two names can be
+said. Cost: about 0.1 ms a question.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from weakref import WeakKeyDictionary
+
+from generator.teachers.rules import words
+from generator.teachers.rules.lexicon import DEMONYM, bare_title
+from generator.teachers.rules.reading import Kind, Mention, Sentence
+from generator.teachers.rules.task import Declined, Library, Task
+
+NAMES: tuple[Kind, ...] = ("person", "place", "thing")
+WIDEST = 15  # years from a passage's first date to its last; a wider span singles nothing out
+
+_EVENT = re.compile(
+    r"\b(?:Battles?|Siege|Wars?|[Cc]ampaign|Operation|Raid|Conference|[Uu]prising|[Ll]andings|[Ii]nvasion|[Aa]ttacks?|[Ff]all|"
+    r"Revolution|[Cc]risis|[Ee]xpedition|[Mm]assacre|[Rr]ebellion|[Mm]utiny|[Ee]lections?|[Bb]ombing|[Oo]ccupation|[Oo]ffensive)\b"
+)
+_PAST = frozenset(("was", "were", "had", "did", *(past for past, verb in words.IRREGULAR.items() if past != verb)))
+_ADJECTIVE = re.compile(r"[A-Z]\w+(?:ic|al|ine|an)$")
+_PARTICLES = frozenset("van de der den du la le di da el bin".split())
+_YEAR = re.compile(r"\d{4}")
+_CUT = re.compile(
+    r"\d\w{0,2} $|\b[Tt]he (?:[A-Z][\w'’-]+ )+and $"
+)  # "the 5th and 27th Marine Regiments", "the Code and Cypher School"
+_NO_START = frozenset("A An The Chief Staff De Von Van Besides Including Unlike Other".split())
+_ABSTRACT = re.compile(r"(?:ism|ology|ity|tion|ics|ment|ness|ship|ance|ence|hood)$")
+
+
+_SUBJECTS: WeakKeyDictionary[Library, dict[str, str]] = WeakKeyDictionary()  # article -> subject
+
+
+def subject(task: Task) -> str:
+    """The article's subject inside a sentence; a common noun without the capital of its title: "alchemy"."""
+    known = _SUBJECTS.setdefault(task.library, {})
+    article = task.reading.snippet.article_id
+    if article not in known:
+        known[article] = _subject(task)
+    return known[article]
+
+
+def _subject(task: Task) -> str:
+    topic, lexicon = task.reading.topic, task.library.lexicon
+    first, _, rest = topic.partition(" ")
+    if not lexicon.is_common(first) or first[1:] != first[1:].lower() or DEMONYM.match(first):
+        return topic
+    second = rest.partition(" ")[0]
+    if second:  # "foreign relations of Angola", but "Battle of France" and "Winter War"
+        return topic[0].lower() + topic[1:] if second.islower() and second not in words.FUNCTION_WORDS else topic
+    article = task.reading.snippet.article_id
+    texts = [
+        reading.snippet.text for reading in task.library.readings.values() if reading.snippet.article_id == article
+    ]
+    small, large = (
+        sum(len(re.findall(rf"(?<=[a-z,] ){re.escape(form)}\b", text)) for text in texts)
+        for form in (topic[0].lower() + topic[1:], topic)
+    )
+    if small <= large:
+        return topic
+    common = topic[0].lower() + topic[1:]
+    counted = sum(len(re.findall(rf"\b(?:[Aa]n?|[Tt]he) {re.escape(common)}\b", text)) for text in texts)
+    return f"the {common}" if counted * 2 > small else common  # "the alphabet", but "alchemy"
+
+
+def is_event(task: Task) -> bool:
+    """Whether one can be "in" the subject: a battle, a campaign, a conference."""
+    return bool(_EVENT.search(task.reading.topic))
+
+
+def is_narrative(task: Task) -> bool:
+    """Whether the passage tells of events: most of it in the past tense, and with somebody or a date in it."""
+    sentences = task.reading.sentences
+    past = sum(_in_past(sentence.text) for sentence in sentences)
+    return past * 10 >= len(sentences) * 6 and any(sentence.of("person", "date") for sentence in sentences)
+
+
+def _in_past(text: str) -> bool:
+    return any(word in _PAST or (word.endswith("ed") and len(word) > 4) for word in text.split())
+
+
+def life(task: Task) -> bool:
+    """Whether the subject is known as a person."""
+    name = bare_title(task.reading.snippet.title)
+    return " " in name and task.library.lexicon.person(name, task.reading.snippet.article_id) is not None
+
+
+def story(task: Task) -> str:
+    """What names play a part in: the event itself, or the story of the subject; of what has no story, the subject."""
+    topic = subject(task)
+    if is_event(task):
+        return topic
+    return f"the {'life' if life(task) else 'story'} of {topic}" if is_narrative(task) else topic
+
+
+def inside(task: Task) -> str:
+    """Where: "in" or "during" an event, "in connection with" anything else."""
+    topic = subject(task)
+    if is_event(task):
+        return f"{task.pick(('in', 'during'))} {topic}"
+    return (
+        task.pick((f"in {story(task)}", f"in connection with {topic}"))
+        if is_narrative(task)
+        else f"in connection with {topic}"
+    )
+
+
+def keys_of(task: Task, *kinds: Kind, but: Sequence[str] = (), most: int = 3) -> list[str]:
+    """Two or three names that single this passage out: the rarest in the article, from different sentences."""
+    ranked = _ranked(task, kinds or NAMES, but)
+    rare = sorted(ranked, key=lambda name: ranked[name])[:6]
+    sure = [name for name in rare if not ranked[name][0]]
+    rare = sure if len(sure) > 2 else rare
+    wanted = 3 if most > 2 and task.rng.random() < 0.4 else 2
+    chosen: list[str] = []
+    used: set[int] = set()
+    for name in task.rotate(rare):
+        apart = not any(name in other or other in name for other in chosen)
+        if apart and ranked[name][-1] not in used and len(chosen) < wanted:
+            chosen.append(name)
+            used.add(ranked[name][-1])
+    if len(chosen) < 2:
+        raise Declined("fewer than two names that single the passage out")
+    return sorted(chosen, key=lambda name: ranked[name][-1])
+
+
+def _ranked(task: Task, kinds: Sequence[Kind], but: Sequence[str]) -> dict[str, tuple[bool, int, int]]:
+    """Names with their rank, the best lowest, and last the number of their sentence."""
+    counts = task.library.lexicon.counts
+    ranked: dict[str, tuple[bool, int, int]] = {}
+    for number, sentence in enumerate(task.reading.sentences):
+        for mention in sentence.of(*kinds):
+            if task.is_topic(mention.name) or mention.name in but or not _can_be_said(task, sentence, mention):
+                continue
+            once = mention.kind == "thing" and " " not in mention.name and counts[mention.text] < 2
+            doubtful = once or mention.name in words.WIDE
+            ranked.setdefault(mention.noun, (doubtful, counts[mention.text], number))
+    return ranked
+
+
+def _can_be_said(task: Task, sentence: Sentence, mention: Mention) -> bool:
+    """Whether a name can stand alone in a question: no adjective, no bare number, no part of a longer word or title."""
+    name = mention.name
+    tokens = name.split(" ")
+    before, after = sentence.text[: mention.start][-1:], sentence.text[mention.end :][:1]
+    if len(name) <= 3 or re.search(r"\d{2,}", name) or before in ("-", "–", "“", '"') or after in ("-", "–"):
+        return False
+    if (
+        _CUT.search(sentence.text[: mention.start])
+        or tokens[0] in _NO_START
+        or tokens[-1].lower() in words.FUNCTION_WORDS | {"toward", "towards", "upon"}
+    ):
+        return False
+    if mention.kind != "thing":
+        return True
+    if tokens[0][0].isdigit() and (tokens[-1] not in words.NOT_A_PERSON or tokens[-1].endswith("ies")):
+        return False  # "the 2nd New Zealand and 1st South African Divisions", cut apart
+    if tokens[-1][0].isdigit() and " " in name and not tokens[-1].isdigit():
+        return False
+    heads = (tokens[0], " ".join(tokens[:2]))
+    if any(head.endswith("s") and head[:-1] in words.TITLES for head in heads):
+        return False  # "Privates Joseph Lockard and George Elliott"
+    if len(tokens) == 1 and (name.isupper() or name not in task.library.lexicon.proper):
+        return False
+    if mention.the:  # "the Japanese" are people, "the South American" is cut off before its noun
+        return tokens[-1] in words.NOT_A_PERSON or not re.search(r"(?:[cei]an|i[ct])$", tokens[-1])
+    adjective = DEMONYM.match(tokens[-1]) and not tokens[-1].endswith("s")
+    return not (adjective or (len(tokens) == 1 and _ADJECTIVE.match(name)))
+
+
+def joined(names: Sequence[str]) -> str:
+    """Two or three names as one phrase."""
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def bare(name: str) -> str:
+    """A name without its article, for keywords."""
+    return name.removeprefix("the ")
+
+
+def is_someone(name: str) -> bool:
+    """Whether a name taken for a person's can be asked after with "who": more than one word, none of them of a doctrine."""
+    return " " in name and not any(_ABSTRACT.search(token) for token in name.split(" "))
+
+
+def last_name(name: str) -> str:
+    """A person's last name, with the particle that belongs to it: "de Gaulle", but "Kluge"."""
+    tokens = name.split(" ")
+    first = len(tokens) - 1
+    while first > 1 and tokens[first - 1] in _PARTICLES:
+        first -= 1
+    return " ".join(tokens[first:])
+
+
+def time_of(task: Task) -> str:
+    """When the passage's events were, with a space before it: " in June 1942"; empty if its dates do not tell."""
+    dates = [date for date in _dates(task) if _YEAR.search(date)]
+    if not dates:
+        return ""
+    order = sorted(dict.fromkeys(dates), key=_moment)
+    first, last = order[0], order[-1]
+    if first == last:
+        if len(_dates(task)) < 2 and not is_event(task):
+            return ""  # one date of many sentences
+        return f" {'on' if _parts(first) == 3 else 'in'} {first}"
+    one, other = _moment(first), _moment(last)
+    exact = min(_parts(first), _parts(last))
+    if other[0] - one[0] > WIDEST or one[:exact] == other[:exact]:  # the second: "June 1942 and 4 June 1942"
+        return ""
+    return f" between {first} and {last}"
+
+
+def year_of(task: Task) -> str:
+    """The year the passage names most, the first of equals; empty if it names none."""
+    years = [year for date in _dates(task) for year in _YEAR.findall(date)]
+    return max(years, key=years.count) if years else ""
+
+
+def _dates(task: Task) -> list[str]:
+    return [mention.text for sentence in task.reading.sentences for mention in sentence.of("date")]
+
+
+def _moment(date: str) -> tuple[int, int, int]:
+    """Year, month and day; 0 for what the date does not say."""
+    month = next((number for number, name in enumerate(words.MONTHS, 1) if name in date), 0)
+    day = re.search(r"\b\d{1,2}\b", date)
+    return int(_YEAR.findall(date)[0]), month, int(day.group()) if day else 0
+
+
+def _parts(date: str) -> int:
+    """How exact a date is: 1 a year, 2 a month, 3 a day."""
+    return 3 - _moment(date).count(0)
