@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from foundation.console import new_app, run_app
-from generator.commands import corpus, prompts, report
+from generator.commands import corpus, prompts, report, stats
 from queue_workers import cli as queue
 
 app = new_app("From a corpus you trust to grounded training records.")
 corpus.register(app)
 prompts.register(app)
 report.register(app)
+stats.register(app)
 queue.register(app)
 
 

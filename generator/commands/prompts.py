@@ -107,11 +107,12 @@ def check(
     ),
     as_json: bool = typer.Option(False, "--json", help='Print {"ok": ..., "gate": ..., "reason": ...} for each line.'),
 ) -> None:
-    """Run the CJK and language gates (English against Chinese) over every text of a file. Exit 1 if any line is rejected."""
+    """Run the gates over a file of records, JSON lines or plain lines. Exit 1 if any line is rejected."""
     from contextlib import nullcontext
 
     from foundation.console import say
     from foundation.errors import UsageError
+    from generator.catalogue import load_catalogue
     from generator.gates import Gates
     from generator.gates.files import check_lines
 
@@ -120,7 +121,7 @@ def check(
     name = "standard input" if file is None or str(file) == "-" else str(file)
     total = rejected = 0
     with nullcontext(sys.stdin.buffer) if name == "standard input" else open(name, "rb") as lines:
-        for number, result in enumerate(check_lines(lines, name, Gates()), 1):
+        for number, result in enumerate(check_lines(lines, name, Gates(), load_catalogue(own=_own())), 1):
             total += 1
             rejected += not result.ok
             if as_json:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from foundation.prompt_type import ASK, FieldSpec, Phase, PromptType
-from foundation.records import ChatReply, GateResult
+from foundation.records import ChatReply, GateResult, Record
 from generator.gates.cjk import check_cjk
 from generator.gates.english import EnglishGate
 from generator.gates.fields import CHECKS, check_options
@@ -90,6 +90,22 @@ class Gates:
         """Shape and languages over every string in `fields`, at any depth; values that are not text are passed over."""
         texts = list(_texts(fields, ""))
         result = _first(check_shape(text, name) for name, text in texts)
+        return self._check_language(texts) if result.ok else result
+
+    def check_messages(self, record: Record, prompt_type: PromptType | None) -> GateResult:
+        """The title and the messages of a finished record; of a known type, whether they lean on a passage not shown."""
+        texts = [(f"messages[{number}]", message.content) for number, message in enumerate(record.messages)]
+        result = check_cjk(record.title, "title")
+        if result.ok:
+            result = _first(check_shape(text, name) for name, text in texts)
+        seen = shown(prompt_type) if prompt_type else None
+        if result.ok and seen and not seen.asked & {"passage", "partner"}:
+            own = [
+                texts[n]
+                for n, one in enumerate(record.messages)
+                if one.role == "user" or "passage" not in seen.answered
+            ]
+            result = _first(check_standalone(text, name) for name, text in own)
         return self._check_language(texts) if result.ok else result
 
     @staticmethod

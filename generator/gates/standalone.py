@@ -2,7 +2,9 @@
 
 Guarantees: pure; one code, `leaning`. A word is never enough, the phrase around it decides: "the author of Mein Kampf",
 "the passage of the Channel", "the text of the treaty" and "Article 9" pass.
-Cost: 1 µs a question and 4 µs a text of 1,000 characters; some 30 µs for each word in it that such a phrase needs.
+Misses: phrases that name no text ("What did he do next?"). Calls "the article says" leaning even where an article of a
+newspaper was named before.
+Cost: 5 µs a question and 80 µs a text of 1,000 characters, on average: some 30 µs for each word that may begin a phrase.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ files of rejects, and the examples.
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
     from foundation.store import Store
 
 EXAMPLES = 10
-REASONS = 500  # different reasons kept for one prompt type; the rest are counted together
-OTHERS = ("", "other reasons")
-_NUMBER = re.compile(r"(?<=U\+)[0-9A-F]+|\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
 @dataclass
@@ -47,7 +43,12 @@ class TypeFigures:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     blocks: list[str] = field(default_factory=list)
-    reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
+    reasons: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """Rejects by gate, code and phase; a part of an item that was asked about by itself counts by itself."""
+    teacher_put: Counter[int] = field(default_factory=Counter)
+    """Where the teacher itself had put the right option, from 1, once a call."""
+    stands: Counter[str] = field(default_factory=Counter)
+    """Where the right option stands in the records: `right_first`, `right_3`."""
 
     @property
     def items(self) -> int:
@@ -142,6 +143,10 @@ def _count_records(records: Iterator[Record], result: Generation) -> tuple[set[s
         figures.records += 1
         teachers[record.item] = record.teacher
         attempts.add(record.attempt)
+        if record.right_at and (record.item, record.phase) not in calls:
+            figures.teacher_put[record.right_at] += 1
+        if record.ordering:
+            figures.stands[record.ordering] += 1
         calls[record.item, record.phase] = record.usage
         result.records.offer(record.prompt_type, record.id, record)
     figures.accepted += len(teachers)  # a group is never empty, and a unit is of one prompt type
@@ -175,8 +180,8 @@ def _count_rejects(
             result.teachers[reject.teacher] += 1
         figures.prompt_tokens += reject.usage.prompt_tokens
         figures.completion_tokens += reject.usage.completion_tokens
-        reason = (reject.gate, _NUMBER.sub("N", reject.reason)[:120])
-        figures.reasons[reason if reason in figures.reasons or len(figures.reasons) < REASONS else OTHERS] += 1
+        # An entry of a list has its number in its phase ("ask.3"); it is the phase that is counted.
+        figures.reasons[reject.gate, reject.code, reject.phase.partition(".")[0]] += 1
         result.rejects.offer(reject.prompt_type, reject.id, reject)
 
 

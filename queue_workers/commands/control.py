@@ -174,7 +174,8 @@ def _planning() -> Iterator[tuple[Store, Queue, Plan]]:
 
 def _names(asked: list[str], plan: Plan, more: list[str] | tuple[str, ...] = ()) -> list[str]:
     """Ids of the prompt types asked for; empty if none was. `more` are ids that are known from elsewhere."""
+    from foundation.workspace import Workspace
     from generator.catalogue import load_catalogue
     from queue_workers.controls import known_types, named_types
 
-    return named_types(asked, known_types(plan, [*load_catalogue(), *more])) if asked else []
+    return named_types(asked, known_types(plan, [*load_catalogue(own=Workspace.find().prompts), *more])) if asked else []

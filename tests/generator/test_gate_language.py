@@ -1,4 +1,4 @@
-"""CJK, language and English gates together, on the calibration set: what they refuse of real English, and let through."""
+"""The gates on the calibration set: what they refuse of real English, and what other languages get through."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from foundation.records import GateResult, Snippet
 from generator.gates.cjk import check_cjk
 from generator.gates.english import LONG, MIN_WORDS, EnglishGate
 from generator.gates.language import LanguageGate, has_letters
+from generator.gates.shape import check_shape
+from generator.gates.standalone import check_standalone
 
 DATA = Path(__file__).parent.parent / "data" / "calibration"
 MAIN = ("dutch", "french", "german", "italian", "mixed-chinese", "pinyin", "russian", "spanish")
+
 
 def rows(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (DATA / name).read_text("utf-8").splitlines()]
@@ -176,3 +179,13 @@ def test_the_gate_works_in_a_forked_child(english: EnglishGate) -> None:
         os._exit(0 if fine and not bad else 1)
 
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_shape_and_standalone_refuse_one_line_of_the_english_set_and_that_one_leans() -> None:
+    lines = [
+        text for row in rows("english.jsonl") for name in ("text", "question", "answer") if (text := row.get(name))
+    ]
+
+    assert [text for text in lines if not check_shape(text).ok] == []
+    assert [check_standalone(text).reason for text in lines if not check_standalone(text).ok] == ["'cited above'"]
+    assert len(lines) == 900

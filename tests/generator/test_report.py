@@ -58,7 +58,7 @@ def test_items_records_and_tokens_by_prompt_type(full: Report) -> None:
     assert full.generation.total.items == 12
     assert full.generation.total.accept_rate == 0.5
     assert full.generation.teachers == {TEACHER: 12}
-    assert cloze.reasons == {("cjk", "U+N at character N"): 4}
+    assert cloze.reasons == {("cjk", "cjk", "ask"): 4}
 
 
 def test_of_several_attempts_at_a_unit_without_records_the_whole_one_counts(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_of_several_attempts_at_a_unit_without_records_the_whole_one_counts(tmp_
         built.store.put(unit.rejects(attempt), b"".join(one.model_dump_json().encode() + b"\n" for one in rejects))
     figures = collect(built.workspace).generation.types[TYPES[0]]
     assert figures.rejected == 4
-    assert figures.reasons == {("cjk", "U+N at character N"): 4}
+    assert figures.reasons == {("cjk", "cjk", "ask"): 4}
 
 
 def test_what_is_withdrawn_is_in_no_figure(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from itertools import pairwise
 
 import pytest
@@ -45,15 +46,31 @@ def golden(id_: str) -> dict[str, str]:
     return reply
 
 
-def records_of(id_: str, texts: list[Snippet], gates: Gates) -> list[Record]:
-    return [record for outcome in accepted(load_catalogue()[id_], texts, gates) for record in outcome.records]
+Made = list[tuple[Snippet, dict[str, str]]]
+
+
+@pytest.fixture(scope="module")
+def made(wwii_snippets: list[Snippet]) -> Callable[..., Made]:
+    """What the teacher writes for a type in a round, gates aside."""
+    return cache(lambda id_, round_=0: fields_of(load_catalogue()[id_], wwii_snippets, round_))
+
+
+@pytest.fixture(scope="module")
+def records(wwii_snippets: list[Snippet], warm_gates: Gates) -> Callable[[str], list[Record]]:
+    """The records of a type over the project's own corpus, through the real gates."""
+
+    def run(id_: str) -> list[Record]:
+        outcomes = accepted(load_catalogue()[id_], wwii_snippets, warm_gates)
+        return [record for outcome in outcomes for record in outcome.records]
+
+    return cache(run)
 
 
 @pytest.mark.parametrize("id_", sorted(MAKERS))
-def test_enough_snippets_give_an_accepted_record(id_: str, wwii_snippets: list[Snippet], warm_gates: Gates) -> None:
-    made = accepted(load_catalogue()[id_], wwii_snippets, warm_gates)
-
-    assert len(made) / len(wwii_snippets) >= LEAST[id_]
+def test_enough_snippets_give_an_accepted_record(
+    id_: str, wwii_snippets: list[Snippet], records: Callable[[str], list[Record]]
+) -> None:
+    assert len(records(id_)) / len(wwii_snippets) >= LEAST[id_]
 
 
 @pytest.mark.parametrize("id_", CHOICES)
@@ -78,41 +95,38 @@ def test_every_option_lands_everywhere_alike(id_: str, wwii_snippets: list[Snipp
 
 @pytest.mark.parametrize("id_", WITH_RIGHT)
 def test_over_a_real_run_the_right_letter_is_uniform_and_the_teachers_own_place_is_kept(
-    id_: str, wwii_snippets: list[Snippet], warm_gates: Gates
+    id_: str, made: Callable[..., Made], records: Callable[[str], list[Record]]
 ) -> None:
-    made = fields_of(load_catalogue()[id_], wwii_snippets)
-    places = {text.id: int(fields["right"]) for text, fields in made}
-    records = records_of(id_, wwii_snippets, warm_gates)
+    places = {text.id: int(fields["right"]) for text, fields in made(id_)}
+    run = records(id_)
     count = 2 if id_ == "choice/two-options" else 4
 
-    letters = Counter(record.messages[-1].content[0] for record in records)
+    letters = Counter(record.messages[-1].content[0] for record in run)
 
     assert chi_square(letters, count) < CRITICAL[count - 1], letters
     assert set(letters) == set("ABCD"[:count])
-    assert all(record.right_at == places[record.snippet_id] for record in records)
-    assert chi_square(Counter(str(record.right_at) for record in records), count) < CRITICAL[count - 1]
+    assert all(record.right_at == places[record.snippet_id] for record in run)
+    assert chi_square(Counter(str(record.right_at) for record in run), count) < CRITICAL[count - 1]
 
 
 @pytest.mark.parametrize("id_", [*WITH_RIGHT, "choice/odd-one-out"])
 def test_the_letter_of_the_answer_is_the_right_options(
-    id_: str, wwii_snippets: list[Snippet], warm_gates: Gates
+    id_: str, made: Callable[..., Made], records: Callable[[str], list[Record]]
 ) -> None:
-    right = {
-        text.id: fields[f"option_{fields['right']}"] for text, fields in fields_of(load_catalogue()[id_], wwii_snippets)
-    }
+    right = {text.id: fields[f"option_{fields['right']}"] for text, fields in made(id_)}
 
-    for record in records_of(id_, wwii_snippets, warm_gates):
+    for record in records(id_):
         asked, answer = record.messages[-2].content, record.messages[-1].content
         assert f"\n{answer[0]}) {right[record.snippet_id]}\n" in f"{asked}\n", record
         assert answer.startswith(f"{answer[0]}) {right[record.snippet_id]}. ")
 
 
 def test_the_letters_of_ordered_events_and_of_pairs_lead_back_to_their_order(
-    wwii_snippets: list[Snippet], warm_gates: Gates
+    made: Callable[..., Made], records: Callable[[str], list[Record]]
 ) -> None:
     for id_, names in (("choice/order-of-events", "event_{}"), ("choice/match-pairs", "match_{}")):
-        fields = {text.id: fields for text, fields in fields_of(load_catalogue()[id_], wwii_snippets)}
-        for record in records_of(id_, wwii_snippets, warm_gates):
+        fields = {text.id: fields for text, fields in made(id_)}
+        for record in records(id_):
             listed = dict(re.findall(r"^([A-D])\) (.+)$", record.messages[-2].content, re.MULTILINE))
             letters = re.findall(r"\b([A-D])\b", record.messages[-1].content.partition(".")[0])
             own = fields[record.snippet_id]
@@ -122,8 +136,8 @@ def test_the_letters_of_ordered_events_and_of_pairs_lead_back_to_their_order(
 
 
 @pytest.mark.parametrize("id_", WITH_RIGHT)
-def test_the_right_option_stands_in_the_fact_and_no_wrong_one_does(id_: str, wwii_snippets: list[Snippet]) -> None:
-    for text, fields in fields_of(load_catalogue()[id_], wwii_snippets):
+def test_the_right_option_stands_in_the_fact_and_no_wrong_one_does(id_: str, made: Callable[..., Made]) -> None:
+    for text, fields in made(id_):
         options = {name: value for name, value in fields.items() if name.startswith("option_")}
         right = options.pop(f"option_{fields['right']}")
 
@@ -136,8 +150,8 @@ def test_the_right_option_stands_in_the_fact_and_no_wrong_one_does(id_: str, wwi
         assert any(fields["explanation"].rstrip(".").split()[-1] in sentence for sentence in text.sentences)
 
 
-def test_events_stand_in_the_order_of_their_dates(wwii_snippets: list[Snippet]) -> None:
-    for _, fields in fields_of(load_catalogue()["choice/order-of-events"], wwii_snippets):
+def test_events_stand_in_the_order_of_their_dates(made: Callable[..., Made]) -> None:
+    for _, fields in made("choice/order-of-events"):
         events = [fields[f"event_{number}"] for number in range(1, 5)]
         assert len(set(events)) == 4
         assert not any(re.search(r"\b\d{4}\b", event) for event in events), fields
@@ -169,9 +183,9 @@ def test_fewer_than_four_certain_dates_are_declined() -> None:
     assert fields_of(load_catalogue()["choice/order-of-events"], [text]) == []
 
 
-def test_both_halves_of_a_pair_come_from_one_sentence(wwii_snippets: list[Snippet]) -> None:
+def test_both_halves_of_a_pair_come_from_one_sentence(made: Callable[..., Made]) -> None:
     seen = Counter[str]()
-    for text, fields in fields_of(load_catalogue()["choice/match-pairs"], wwii_snippets):
+    for text, fields in made("choice/match-pairs"):
         for number in (1, 2, 3):
             item, match = fields[f"item_{number}"], fields[f"match_{number}"]
             is_date = bool(re.fullmatch(r"[\w ,]*\d{4}", match))
@@ -182,10 +196,10 @@ def test_both_halves_of_a_pair_come_from_one_sentence(wwii_snippets: list[Snippe
     assert min(seen.values()) >= 10, seen
 
 
-def test_the_odd_one_is_odd_by_what_the_passage_says(wwii_snippets: list[Snippet]) -> None:
+def test_the_odd_one_is_odd_by_what_the_passage_says(made: Callable[..., Made]) -> None:
     kinds = Counter[str]()
     for round_ in range(3):
-        for text, fields in fields_of(load_catalogue()["choice/odd-one-out"], wwii_snippets, round_):
+        for text, fields in made("choice/odd-one-out", round_):
             options = {name: value for name, value in fields.items() if name.startswith("option_")}
             odd = options.pop(f"option_{fields['right']}")
             dated = re.search(r"happened in (.+)\.$", fields["shared"])
@@ -201,11 +215,8 @@ def test_the_odd_one_is_odd_by_what_the_passage_says(wwii_snippets: list[Snippet
 
 
 @pytest.mark.parametrize("id_", sorted(MAKERS))
-def test_another_round_asks_otherwise(id_: str, wwii_snippets: list[Snippet]) -> None:
-    rounds = [
-        {text.id: fields for text, fields in fields_of(load_catalogue()[id_], wwii_snippets, round_)}
-        for round_ in (0, 1)
-    ]
+def test_another_round_asks_otherwise(id_: str, made: Callable[..., Made]) -> None:
+    rounds = [{text.id: fields for text, fields in made(id_, round_)} for round_ in (0, 1)]
 
     both = [(rounds[0][key], rounds[1][key]) for key in rounds[0].keys() & rounds[1].keys()]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -11,8 +12,14 @@ from typing import Any
 
 import pytest
 
-from foundation.records import Snippet
+from foundation.prompt_type import PromptType
+from foundation.records import Snippet, SplitPolicy, Unit
+from generator.catalogue import load_catalogue
+from generator.gates import Gates
 from generator.gates.fields import plain_words
+from generator.pipeline import Outcome, produce
+from generator.render import Source
+from generator.teachers.rules import RulesTeacher
 from generator.teachers.rules.contrastive import MAKERS, MOST
 from generator.teachers.rules.task import Declined, Library, Task
 from generator.teachers.rules.wrong import kinds_of
@@ -236,3 +243,62 @@ def test_a_place_that_may_belong_to_another_noun_is_not_asked_about() -> None:
     assert stems
     assert not any("government" in stem for stem in stems.values())
     assert any("where did British sailors land in June 1940" in stem for stem in stems.values())
+
+
+@pytest.mark.parametrize(
+    ("kind", "pairs"), [("person", 165), ("place", 16), ("event", 12), ("date", 140), ("number", 25)]
+)
+def test_through_the_line_half_of_the_records_have_the_right_option_first(
+    kind: str, pairs: int, wwii_snippets: list[Snippet], warm_gates: Gates
+) -> None:
+    prompt_type = load_catalogue()[f"contrastive/{kind}"]
+
+    outcomes = [
+        outcome
+        for start in range(0, len(wwii_snippets), UNIT)
+        for outcome in run(prompt_type, wwii_snippets[start : start + UNIT], warm_gates, tuple(wwii_snippets))
+    ]
+
+    # then each pair has both orders, so that exactly half of the records begin with the right option
+    records = [record for outcome in outcomes for record in outcome.records]
+    orders: dict[str, set[str]] = {}
+    for record in records:
+        orders.setdefault(record.pair_id, set()).add(record.ordering)
+    assert len(orders) >= pairs
+    assert all(found == {"right_first", "wrong_first"} for found in orders.values())
+    assert 2 * sum(record.ordering == "right_first" for record in records) == len(records) == 2 * len(orders)
+
+    # and every item ended in records or rejects, and next to nothing that was made was refused
+    assert len(outcomes) == len(wwii_snippets)
+    assert all(outcome.records or outcome.rejects for outcome in outcomes)
+    expected = ("declined", "asked-already", "duplicate")  # two windows of an article share half of their sentences
+    rejects = [reject for outcome in outcomes for reject in outcome.rejects]
+    refused = [reject for reject in rejects if reject.code not in expected and reject.gate not in expected]
+    assert len(refused) <= 0.03 * len(orders), [(reject.phase, reject.gate, reject.reason) for reject in refused]
+
+
+def run(prompt_type: PromptType, unit: Sequence[Snippet], gates: Gates, around: tuple[Snippet, ...]) -> list[Outcome]:
+    """One unit through the real line; `around` is the corpus."""
+    whole = Unit(
+        id="u",
+        block="b",
+        start=0,
+        stop=len(unit),
+        prompt_type=prompt_type.id,
+        fingerprint=prompt_type.fingerprint,
+    )
+
+    async def collect() -> list[Outcome]:
+        stream = produce(
+            RulesTeacher(),
+            prompt_type,
+            [Source(text) for text in unit],
+            unit=whole,
+            policy=SplitPolicy(key="tests", unseen=0, phrasing=0),
+            attempt="a",
+            gates=gates,
+            around=around,
+        )
+        return [outcome async for outcome in stream]
+
+    return asyncio.run(collect())

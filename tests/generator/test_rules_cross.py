@@ -138,7 +138,7 @@ def test_what_came_first_is_told_as_the_dates_have_it(seed: int) -> None:
         number=1,
     )
     late = snippet(
-        "Norwegian soldiers landed at Bodø on 6 June 1940. It was told of Polish troops and of Norwegian soldiers.",
+        "Norwegian soldiers landed at the port of Bodø on 6 June 1940. It was told of Polish troops and of Norwegian soldiers.",
         number=2,
     )
     library = Library([early, late])
@@ -156,13 +156,19 @@ def test_what_came_first_is_told_as_the_dates_have_it(seed: int) -> None:
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ("Polish troops crossed the river Bug in 1939.", "Norwegian soldiers landed at Bodø on 6 June 1939."),
-        ("Polish troops crossed the river Bug on 4 May 1939.", "Norwegian soldiers landed at Bodø on 4 May 1939."),
+        (
+            "Polish troops crossed the river Bug in 1939.",
+            "Norwegian soldiers landed at the port of Bodø on 6 June 1939.",
+        ),
+        (
+            "Polish troops crossed the river Bug on 4 May 1939.",
+            "Norwegian soldiers landed at the port of Bodø on 4 May 1939.",
+        ),
         (
             "Polish troops crossed the river Bug on 4 May 1939.",
             "Polish troops reached the river Bug on 6 May 1939.",
         ),
-        ("Polish troops crossed the river Bug on 4 May 1939.", "Norwegian soldiers landed at Bodø."),
+        ("Polish troops crossed the river Bug on 4 May 1939.", "Norwegian soldiers landed at the port of Bodø."),
     ],
 )
 def test_dates_that_leave_a_doubt_are_not_compared(one: str, other: str) -> None:

@@ -24,6 +24,7 @@ from generator.teachers.rules.task import Library
 from tests.generator.prompt_files import snippet
 
 TYPES = sorted(MAKERS)
+TEACHER = RulesTeacher()  # one, so that the corpus is read once
 FORMS = {"what-happened": 0.9, "when-and-where": 0.85, "who-was": 0.85, "why-did": 0.4}
 """The share of snippets that each must serve at least; every other type serves 98 %."""
 
@@ -75,7 +76,7 @@ def replies(id_: str, texts: list[Snippet], round_: int = 0) -> list[ChatReply]:
         requests.append(TeacherRequest(chat, prompt_type, source, round_))
 
     async def ask() -> list[ChatReply]:
-        return [reply async for reply in RulesTeacher().complete(requests)]
+        return [reply async for reply in TEACHER.complete(requests)]
 
     return asyncio.run(ask())
 
@@ -88,7 +89,7 @@ def accepted(id_: str, texts: list[Snippet], gates: Gates) -> int:
 
     async def collect() -> int:
         sources = [Source(text) for text in texts]
-        stream = produce(RulesTeacher(), prompt_type, sources, unit=unit, policy=policy, attempt="a", gates=gates)
+        stream = produce(TEACHER, prompt_type, sources, unit=unit, policy=policy, attempt="a", gates=gates)
         return sum([bool(outcome.records) async for outcome in stream])
 
     return asyncio.run(collect())

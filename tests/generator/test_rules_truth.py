@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 
 import pytest
 
@@ -17,14 +18,16 @@ from generator.teachers.rules.wrong import scaled
 from tests.generator.prompt_files import snippet
 from tests.generator.test_rules import accepted, fields_of
 
+Made = list[tuple[Snippet, dict[str, str]]]
+
 LEAST = {
-    "truth/true-statement": 0.95,
-    "truth/false-with-correction": 0.95,
+    "truth/true-statement": 0.9,
+    "truth/false-with-correction": 0.93,
     "truth/wrong-entity": 0.85,
     "truth/wrong-date": 0.8,
     "truth/wrong-place": 0.25,
     "truth/wrong-number": 0.4,
-    "truth/false-premise": 0.45,
+    "truth/false-premise": 0.5,
     "truth/not-answerable": 0.9,
 }
 """The share of the project's own snippets that must end in an accepted record, at least."""
@@ -44,6 +47,12 @@ WRONG: dict[str, Callable[[str], object]] = {
     "truth/wrong-number": re.compile(r"[\d,]+").fullmatch,
 }
 """What holds of every word in which a wrong statement differs from the true sentence."""
+
+
+@pytest.fixture(scope="module")
+def made(wwii_snippets: list[Snippet]) -> Callable[..., Made]:
+    """What the teacher writes for a type in a round, gates aside."""
+    return cache(lambda id_, round_=0: fields_of(load_catalogue()[id_], wwii_snippets, round_))
 
 
 def sentence_behind(text: Snippet, fact: str) -> str:
@@ -68,16 +77,16 @@ def differences(true: str, false: str) -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize("id_", sorted(MAKERS))
 def test_enough_snippets_give_an_accepted_record(id_: str, wwii_snippets: list[Snippet], warm_gates: Gates) -> None:
-    made = accepted(load_catalogue()[id_], wwii_snippets, warm_gates)
+    outcomes = accepted(load_catalogue()[id_], wwii_snippets, warm_gates)
 
-    assert len(made) / len(wwii_snippets) >= LEAST[id_]
+    assert len(outcomes) / len(wwii_snippets) >= LEAST[id_]
 
 
 @pytest.mark.parametrize("id_", sorted(WRONG))
 def test_a_wrong_statement_differs_from_a_true_sentence_in_one_thing_of_its_kind(
-    id_: str, wwii_snippets: list[Snippet]
+    id_: str, made: Callable[..., Made]
 ) -> None:
-    for text, fields in fields_of(load_catalogue()[id_], wwii_snippets):
+    for text, fields in made(id_):
         true = sentence_behind(text, fields["fact"])
 
         found = [pair for pair in differences(true, fields["statement"]) if all(pair)]
@@ -88,8 +97,8 @@ def test_a_wrong_statement_differs_from_a_true_sentence_in_one_thing_of_its_kind
             assert all(WRONG[id_](re.sub(r"['’]s$|[,.]$", "", word)) for word in said.split()), (said, fields)
 
 
-def test_a_wrong_date_is_as_exact_as_the_right_one(wwii_snippets: list[Snippet]) -> None:
-    for text, fields in fields_of(load_catalogue()["truth/wrong-date"], wwii_snippets):
+def test_a_wrong_date_is_as_exact_as_the_right_one(made: Callable[..., Made]) -> None:
+    for text, fields in made("truth/wrong-date"):
         true = sentence_behind(text, fields["fact"])
         forms = [
             [re.sub(r"\d+", "9", re.sub(r"[A-Z][a-z]+", "M", date)) for date in DATE.findall(said)]
@@ -99,7 +108,9 @@ def test_a_wrong_date_is_as_exact_as_the_right_one(wwii_snippets: list[Snippet])
         assert set(forms[1]) >= set(forms[0]), fields
 
 
-def test_no_true_sentence_of_the_article_is_called_false(wwii_snippets: list[Snippet]) -> None:
+def test_no_true_sentence_of_the_article_is_called_false(
+    made: Callable[..., Made], wwii_snippets: list[Snippet]
+) -> None:
     # given what each article says
     said: dict[str, str] = {}
     for text in wwii_snippets:
@@ -107,7 +118,7 @@ def test_no_true_sentence_of_the_article_is_called_false(wwii_snippets: list[Sni
 
     # then no false statement stands in it
     for id_ in (*WRONG, "truth/false-with-correction"):
-        for text, fields in fields_of(load_catalogue()[id_], wwii_snippets):
+        for text, fields in made(id_):
             assert fields["statement"].lower() not in said[text.article_id], fields
 
 
@@ -152,7 +163,7 @@ def test_another_number_is_as_round_as_the_right_one(text: str, factor: float, e
     assert scaled(text, factor) == expected
 
 
-def test_a_fact_is_turned_round_by_one_word(wwii_snippets: list[Snippet]) -> None:
+def test_a_fact_is_turned_round_by_one_word() -> None:
     # given a sentence with one word that has an opposite
     text = snippet("General Ivan Konev crossed the river Spree south of Berlin. Snow fell on the city.")
 
@@ -162,12 +173,12 @@ def test_a_fact_is_turned_round_by_one_word(wwii_snippets: list[Snippet]) -> Non
         for _, fields in fields_of(load_catalogue()["truth/false-with-correction"], [text], round_)
     ]
 
-    assert any("Konev crossed the river Spree north of Berlin" in fields["statement"] for fields in made)
-    assert all("south of Berlin" in fields["correction"] for fields in made)
+    assert any("Konev crossed the river Spree north of Berlin" in fields["statement"] for fields in found)
+    assert all("south of Berlin" in fields["correction"] for fields in found)
 
 
-def test_a_false_premise_is_named_and_set_right_first(wwii_snippets: list[Snippet]) -> None:
-    for text, fields in fields_of(load_catalogue()["truth/false-premise"], wwii_snippets):
+def test_a_false_premise_is_named_and_set_right_first(made: Callable[..., Made]) -> None:
+    for text, fields in made("truth/false-premise"):
         correction = fields["answer"].removesuffix(sentence_behind(text, fields["answer"])).strip()
         found = re.fullmatch(
             r"That was (?P<a>.+), not (?P<b>.+)\.|It was not (?P<c>.+) but (?P<d>.+)\.|The right number is (?P<e>.+), not (?P<f>.+)\.",
@@ -181,9 +192,9 @@ def test_a_false_premise_is_named_and_set_right_first(wwii_snippets: list[Snippe
         assert right.split()[-1] in sentence_behind(text, fields["answer"]), fields
 
 
-def test_what_is_asked_has_not_one_word_of_an_answer_in_the_passage(wwii_snippets: list[Snippet]) -> None:
+def test_what_is_asked_has_not_one_word_of_an_answer_in_the_passage(made: Callable[..., Made]) -> None:
     gaps = (*PERSON, *UNIT, *SHIP, *PLACE, *SUBJECT)
-    for text, fields in fields_of(load_catalogue()["truth/not-answerable"], wwii_snippets):
+    for text, fields in made("truth/not-answerable"):
         asked = [gap for gap in gaps if re.fullmatch(re.escape(gap.missing).replace(r"\{n\}", ".+"), fields["missing"])]
 
         assert fields["nearby"] in text.sentences
@@ -205,15 +216,10 @@ def test_nobody_asks_what_the_passage_answers() -> None:
 
 
 @pytest.mark.parametrize("id_", sorted(MAKERS))
-def test_another_round_says_otherwise(id_: str, wwii_snippets: list[Snippet]) -> None:
-    rounds = [dict(_by_id(id_, wwii_snippets[:96], round_)) for round_ in (0, 1)]
+def test_another_round_says_otherwise(id_: str, made: Callable[..., Made]) -> None:
+    rounds = [{text.id: fields for text, fields in made(id_, round_)} for round_ in (0, 1)]
 
     both = [(rounds[0][key], rounds[1][key]) for key in rounds[0].keys() & rounds[1].keys()]
 
     assert len(both) >= 20
     assert sum(one != other for one, other in both) / len(both) >= 0.7
-
-
-def _by_id(id_: str, texts: list[Snippet], round_: int) -> Iterator[tuple[str, str]]:
-    for text, fields in fields_of(load_catalogue()[id_], texts, round_):
-        yield text.id, str(fields)

@@ -2,7 +2,7 @@
 
 Guarantees: an answer is made of sentences of both passages, each of which stands alone; which of two events was first is
 asked only where their dates leave no doubt, and two names are called related only where both stand beside a third one.
-Cost: about 0.2 ms an item.
+Cost: about 1 ms an item, most of it reading the two snippets.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Guarantees: every answer that is trained on is a sentence of the passage, or its main clause; only the mistake that the user
 corrects is false, in one name or date. A turn that follows on takes up a name of the answer before it, or its date.
-Cost: about 0.3 ms an item.
+Cost: 0.1 to 1 ms an item; chains of turns cost the most.
 """
 
 from __future__ import annotations

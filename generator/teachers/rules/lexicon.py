@@ -109,6 +109,7 @@ class Lexicon:
         self._people: defaultdict[str, dict[str, str]] = defaultdict(dict)  # article -> last name -> name
         self._possible: list[tuple[str, str]] = []  # runs that are people's names if they begin with a known given name
         self._titled: dict[str, str] = {}
+        self._titled_in: dict[tuple[str, str], str] = {}
         self.places: set[str] = set()
         self._scanned: dict[str, Scan] = {}
         self._with_the: set[str] = set()
@@ -205,9 +206,9 @@ class Lexicon:
                 known = elsewhere[0]
         return None if known is None or (" " in name and name != known) else known
 
-    def title_of(self, name: str) -> str:
-        """A title the person was given somewhere, or nothing."""
-        return self._titled.get(name, "")
+    def title_of(self, name: str, article: str | None = None) -> str:
+        """A title the person was given somewhere, or in one article, or nothing."""
+        return self._titled.get(name, "") if article is None else self._titled_in.get((article, name), "")
 
     def topic(self, title: str) -> str:
         """The title as it stands inside a sentence, with its article: "the Battle of Britain"."""
@@ -252,6 +253,7 @@ class Lexicon:
                     self._people[article][name.rpartition(" ")[2]] = name
                 if title and name != run:
                     self._titled.setdefault(name, title)
+                    self._titled_in.setdefault((article, name), title)
             elif (
                 " " in name
                 and looks_personal(name)

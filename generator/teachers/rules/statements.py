@@ -184,7 +184,7 @@ def asking(date: str) -> str:
 
 
 def titled(task: Task, person: Mention) -> str:
-    title = person.title or task.library.lexicon.title_of(person.name)
+    title = person.title or task.library.lexicon.title_of(person.name, task.reading.snippet.article_id)
     return f"{title} {person.name}".strip()
 
 

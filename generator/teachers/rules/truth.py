@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
+from generator.teachers.rules import words
 from generator.teachers.rules.reading import Kind, Sentence, first_clause
 from generator.teachers.rules.statements import (
     PRONOUN,
@@ -51,18 +52,45 @@ _TURN = re.compile(
 
 
 def true_statement(task: Task) -> Fields:
-    candidates = [sentence for sentence in task.sentences() if sentence.mentions and len(sentence.text) <= 240]
+    """A sentence, or its first clause; the explanation adds what was left out, or what else is said of a name in it."""
+    candidates = [
+        sentence
+        for sentence in task.sentences()
+        if sentence.mentions and len(sentence.text) <= 240 and sentence.text[0] not in "(“'"
+    ]
     for sentence in task.rotate(candidates):
-        clause = sentence.clause
-        statement = sentence.text
-        short = first_clause(clause.rest) if clause and not clause.lead else ""
-        if clause and 25 < len(short) < len(clause.rest) and task.rng.random() < 0.6:
-            statement = ended(f"{clause.subject} {clause.verb} {short}")
+        statement = _first_statement(sentence) if task.rng.random() < 0.6 else sentence.text
+        if statement != sentence.text:
+            return {"statement": stated(task, statement), "explanation": sentence.text}
+        more = _said_further(task, sentence)
+        if more and task.rng.random() < 0.8:
+            return {"statement": stated(task, statement), "explanation": f"{sentence.text} {more}"}
         inner = task.inside(sentence.text)
         echoes = [f"That is right: {inner}", f"Indeed, {inner}"] if inner else []
-        explanation = sentence.text if statement != sentence.text else task.pick((sentence.text, *echoes))
-        return {"statement": stated(task, statement), "explanation": explanation}
+        return {"statement": stated(task, statement), "explanation": task.pick((sentence.text, *echoes))}
     raise Declined("no sentence that stands alone and names anything")
+
+
+def _first_statement(sentence: Sentence) -> str:
+    """A sentence's first main clause as a sentence; all of it where what follows may be the end of a list."""
+    clause = sentence.clause
+    short = first_clause(clause.rest) if clause and not clause.lead else ""
+    if clause is None or not 25 < len(short) < len(clause.rest):
+        return sentence.text
+    following = clause.rest[len(short) :].split()[1:9]
+    if not any(words.is_past(word) or word in words.AUXILIARIES for word in following):
+        return sentence.text
+    return ended(f"{clause.subject} {clause.verb} {short}")
+
+
+def _said_further(task: Task, sentence: Sentence) -> str:
+    """Another sentence on a person or thing that this one names; empty if there is none."""
+    named = {mention.name for mention in sentence.of("person", "thing") if not task.is_topic(mention.name)}
+    for other in task.rotate(task.sentences()):
+        shared = any(mention.name in named for mention in other.of("person", "thing"))
+        if shared and other.text != sentence.text and len(other.text) + len(sentence.text) < 490:
+            return other.text
+    return ""
 
 
 def false_statement(task: Task) -> Fields:

@@ -147,30 +147,51 @@ def swapped(task: Task, sentence: Sentence, mention: Mention) -> Swap | None:
         (wrong,) = rivals(task, mention, sentence.text, 1)
     except Declined:
         return None
-    start, right = mention.start, mention.text
-    if mention.kind == "person" and mention.title:
-        start -= len(mention.title) + 1
+    start = _start(sentence.text, mention)
+    right = sentence.text[start : mention.end]
+    if mention.title:
         wrong = with_title(task, wrong)
-        right = f"{mention.title} {mention.text}"
     false = sentence.text[:start] + wrong + sentence.text[mention.end :]
     return Swap(mention.kind, sentence, right, wrong, false)
 
 
 def with_title(task: Task, name: str) -> str:
-    return f"{task.library.lexicon.title_of(name)} {name}".strip()
+    """A full name with the title that the unit knows."""
+    title = task.library.lexicon.title_of(name)
+    return _as_titled(task, name, title) or f"{title} {name}".strip()
 
 
 def titled_here(task: Task, person: Mention) -> str:
     """A person's full name, with a title only where this article gives it: in another one it may be a later rank."""
     title = person.title or task.library.lexicon.title_of(person.name)
-    said = kinds_of(task.library).said[task.reading.snippet.article_id]
-    return f"{title} {person.name}" if title and any(f"{title} " in sentence for sentence in said) else person.name
+    return _as_titled(task, person.name, title) or person.name
+
+
+def _as_titled(task: Task, name: str, title: str) -> str:
+    """The name behind its title as the article gives it, "Field" of "Field Marshal" not forgotten; empty if it does not."""
+    if not title:
+        return ""
+    behind = re.compile(rf"(?:(\w+) )?{re.escape(title)} (?:{re.escape(name)}|{re.escape(name.rpartition(' ')[2])})\b")
+    for sentence in kinds_of(task.library).said[task.reading.snippet.article_id]:
+        found = behind.search(sentence) if title in sentence else None
+        if found:
+            longer = f"{found[1]} {title}"
+            return f"{longer if longer in words.TITLES else title} {name}"
+    return ""
+
+
+def _start(text: str, mention: Mention) -> int:
+    """Where a mention begins, with its whole title: "Field Marshal" may open a sentence and be read as "Marshal"."""
+    start = mention.start - (len(mention.title) + 1 if mention.title else 0)
+    before = text[:start].rstrip().rpartition(" ")[2]
+    longer = mention.title and f"{before} {mention.title}" in words.TITLES
+    return start - len(before) - 1 if longer else start
 
 
 def exchangeable(sentence: Sentence, mention: Mention) -> bool:
     """Whether another value can stand here: the right one stands once, and nothing beside it describes it further."""
     text, after = sentence.text, sentence.text[mention.end :]
-    before = text[: mention.start - (len(mention.title) + 1 if mention.title else 0)]
+    before = text[: _start(text, mention)]
     if mention.kind in ("person", "thing", "place"):
         last = mention.text.rpartition(" ")[2]
         if text.count(last) != 1 or after.startswith("-") or re.search(r"\w-$", before):

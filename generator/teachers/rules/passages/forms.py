@@ -1,7 +1,7 @@
 """Questions whose form asks for more than names: what happened, why, who, when and where, keywords and headings.
 
-Guarantees: "why" only where the passage gives a reason beside the clause it asks about, "who" only of people the passage names in
-full, "when and where" only where it has a date and a place; otherwise declined. Cost: about 0.2 ms a question.
+Guarantees: "why" only where the passage speaks of a reason, and of a clause only where it stands in its sentence or the next one;
+"who" only of people the passage names in full; "when and where" only where it has a date and a place; otherwise declined. Cost: about 0.2 ms a question.
 """
 
 from __future__ import annotations
