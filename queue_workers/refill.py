@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from foundation.console import say
 from foundation.corpus import Corpus
 from foundation.errors import Failure, UsageError
 from generator.catalogue import load_catalogue, select
+from generator.teachers.make import unable
 from queue_workers.controls import load_controls, plan_again
 from queue_workers.plan import Plan, add, draft, load_plan
 from queue_workers.protocol import PRIORITIES, Priority, Queue
@@ -57,7 +59,13 @@ class Refill:
     def __init__(self, workspace: Workspace, queue: Queue) -> None:
         self.workspace, self.queue = workspace, queue
         self.settings = workspace.settings.plan
-        self.kinds = _kinds(self.settings, workspace.prompts)
+        kinds = _kinds(self.settings, workspace.prompts)
+        cannot = unable(workspace, [kind.prompt_type.id for kind in kinds])
+        self.kinds = [kind for kind in kinds if kind.prompt_type.id not in cannot]
+        if cannot:
+            say(
+                f"the teacher is `rules`: left out are the {len(cannot)} prompt types it has none for: {', '.join(cannot)}"
+            )
 
     def top_up(self, *, drain: bool) -> Refilled:
         """Plan and queue the next units if fewer than `low_water` wait; else, or while another command plans, do nothing.

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -92,6 +92,15 @@ def chosen_backend(settings: TeacherSettings) -> str:
     if settings.backend != "auto":
         return settings.backend
     return "vllm" if gpu_memory_used() else "rules"
+
+
+def unable(workspace: Workspace, prompt_types: Iterable[str]) -> list[str]:
+    """Those of some prompt types (ids) that the workspace's teacher declines by name: for `rules`, what it has no rules for."""
+    if chosen_backend(workspace.settings.teacher) != "rules":
+        return []
+    from generator.teachers.rules.teacher import MAKERS
+
+    return [id_ for id_ in prompt_types if id_ not in MAKERS]
 
 
 def settled_backend(workspace: Workspace) -> str:

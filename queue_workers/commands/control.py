@@ -178,4 +178,6 @@ def _names(asked: list[str], plan: Plan, more: list[str] | tuple[str, ...] = ())
     from generator.catalogue import load_catalogue
     from queue_workers.controls import known_types, named_types
 
-    return named_types(asked, known_types(plan, [*load_catalogue(own=Workspace.find().prompts), *more])) if asked else []
+    return (
+        named_types(asked, known_types(plan, [*load_catalogue(own=Workspace.find().prompts), *more])) if asked else []
+    )

@@ -45,6 +45,7 @@ def enqueue(
     from foundation.errors import UsageError
     from foundation.workspace import Workspace
     from generator.catalogue import load_catalogue, select
+    from generator.teachers.make import unable
     from queue_workers import ledger, plan
     from queue_workers.controls import load_controls, plan_again
     from queue_workers.protocol import PRIORITIES
@@ -94,6 +95,8 @@ def enqueue(
     if not dry_run:
         print(f"queued {queued:,} units; `factory run` works on them, or `factory work --burst`")
     _say_controls(controls, [one.id for one in types], known)
+    if cannot := unable(workspace, [one.id for one in types]):
+        print(f"the teacher is `rules`, which has none for {len(cannot)} of them and will decline: {', '.join(cannot)}")
 
 
 def reconcile(

@@ -167,7 +167,7 @@ def test_a_fact_is_turned_round_by_one_word() -> None:
     # given a sentence with one word that has an opposite
     text = snippet("General Ivan Konev crossed the river Spree south of Berlin. Snow fell on the city.")
 
-    made = [
+    found = [
         fields
         for round_ in range(8)
         for _, fields in fields_of(load_catalogue()["truth/false-with-correction"], [text], round_)

@@ -125,7 +125,7 @@ def related(task: Task) -> Fields:
         others = [mention for mention in links.values() if plain_words(mention.text) not in seen[0]]
         for name, a, b in task.rotate(product(sorted(links.keys() & _names(task, one).keys()), own, others)):
             link = links[name]
-            if link.kind == "place" and "place" in (a.kind, b.kind):
+            if "person" not in (link.kind, a.kind, b.kind):
                 continue  # that two places are both told of beside a third says little
             if _share(a.name, link.name) or _share(b.name, link.name) or _share(a.name, b.name):
                 continue
@@ -136,7 +136,7 @@ def related(task: Task) -> Fields:
 
 
 def _telling(task: Task) -> list[Sentence]:
-    return [s for s in task.sentences() if len(s.text) <= LONGEST and len(s.of("person", "place", "thing")) > 1]
+    return [s for s in task.sentences() if len(s.text) <= LONGEST and 1 < len(s.of("person", "place", "thing")) < 6]
 
 
 def _names(task: Task, sentence: Sentence) -> dict[str, Mention]:
@@ -146,10 +146,10 @@ def _names(task: Task, sentence: Sentence) -> dict[str, Mention]:
     for mention in sentence.of("person", "place", "thing"):
         before, after = sentence.text[: mention.start], sentence.text[mention.end :]
         bare = mention.kind == "person" or mention.the or _BARE.search(before)
-        fits = len(mention.name) > 3 and mention.name.split(" ")[0].lower() not in words.AUXILIARIES
+        fits = sum(map(str.isalpha, mention.name)) > 3 and mention.name.split(" ")[0].lower() not in words.AUXILIARIES
         own = task.is_topic(mention.name) or task.is_topic(mention.text)
         known = mention.kind == "person" or counts[mention.text] > 1
-        part = re.search(r"\d|^\w-[a-z]|-elect\b", mention.name) or re.match(r" of (?:the )?[A-Z]", after)
+        part = re.search(r"\d|^\w-[a-z]|-elect\b", mention.name) or re.match(r" of (?:the )?[A-Z]|[–-]", after)
         if bare and fits and known and not own and not part:
             found[mention.name] = mention
     return found
