@@ -43,4 +43,4 @@ class LanguageGate:
         confidence = self._detector.compute_language_confidence(text, self._english)
         if confidence == 1.0:
             return GateResult.accept()
-        return GateResult.reject("language", f"English confidence {confidence:.4g}", field)
+        return GateResult.reject("language", "confidence", f"English confidence {confidence:.4g}", field)

@@ -135,7 +135,15 @@ class Built:
         shared = self.shared(unit, snippet, attempt)
         text = f'{{"question": "Who?", "answer": "中"}} {self.hostile}'
         id_ = f"{shared['item']}-{attempt}"
-        return Reject(id=id_, gate="cjk", reason=f"{reason}{self.hostile}", field="answer", text=text, **shared)  # type: ignore[arg-type]
+        return Reject(
+            id=id_,
+            gate="cjk",
+            code=f"han{self.hostile}",
+            reason=f"{reason}{self.hostile}",
+            field="answer",
+            text=text,
+            **shared,  # type: ignore[arg-type]
+        )
 
     def commit(self, unit: Unit, records: list[Record], rejects: list[Reject], attempt: str = "good") -> None:
         if rejects:

@@ -89,6 +89,7 @@ GROUNDS = Grounds.of(PASSAGE, "Operation Sea Lion", ARTICLE)
         "Planning began early. Nobody landed.",
         "- Aircraft were lost\n- Barges were gathered",
         'He said: "Nothing can stop us."',
+        "1) Bombers gathered\n2) Nobody landed\n3. Barges waited",
         "The Plan to Land in England",
         "I think that is right: it was Hitler.",
         "HITLER ISSUED DIRECTIVE STOP NINE DIVISIONS READY STOP",

@@ -58,7 +58,7 @@ def test_items_records_and_tokens_by_prompt_type(full: Report) -> None:
     assert full.generation.total.items == 12
     assert full.generation.total.accept_rate == 0.5
     assert full.generation.teachers == {TEACHER: 12}
-    assert cloze.reasons == {("cjk", "cjk", "ask"): 4}
+    assert cloze.reasons == {("cjk", "han", "ask"): 4}
 
 
 def test_of_several_attempts_at_a_unit_without_records_the_whole_one_counts(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_of_several_attempts_at_a_unit_without_records_the_whole_one_counts(tmp_
         built.store.put(unit.rejects(attempt), b"".join(one.model_dump_json().encode() + b"\n" for one in rejects))
     figures = collect(built.workspace).generation.types[TYPES[0]]
     assert figures.rejected == 4
-    assert figures.reasons == {("cjk", "cjk", "ask"): 4}
+    assert figures.reasons == {("cjk", "han", "ask"): 4}
 
 
 def test_what_is_withdrawn_is_in_no_figure(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_the_page_shows_the_figures(full: Report) -> None:
     page = Page(render(full))
     for section, words in {
         "corpus": ["2 articles", "88 words", "8 snippets", "1 block", "CC0", "50.0 %"],
-        "generation": ["12 items of 3 units", TEACHER, "1,200", "50.0 %", "U+N at character N", "train 8"],
+        "generation": ["12 items of 3 units", TEACHER, "1,200", "50.0 %", "han", "train 8"],
         "packing": ["97.66 %", "6.0", "5,000", "40.0 %"],
         "training": ["0001", "3,400,000", "20,000", "6.450", "5.250", "5.500"],
         "judging": ["40.0 %", "35.0–46.0 %", "4.0 %", "2.0–7.0 %", "98.0 %", "60 s + 8.5 s + 1.2 s"],

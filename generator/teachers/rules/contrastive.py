@@ -8,7 +8,9 @@ Cost: about 0.5 ms a call: the table of what can be asked is made anew for each,
 
 from __future__ import annotations
 
+import functools
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from random import Random
@@ -16,10 +18,10 @@ from random import Random
 from foundation.ids import seed_of
 from generator.gates.fields import clash, plain_words
 from generator.teachers.rules import facts
-from generator.teachers.rules.lexicon import DEMONYM
+from generator.teachers.rules.lexicon import DEMONYM, looks_personal, split_title
 from generator.teachers.rules.reading import Clause, Kind, Mention, Sentence
 from generator.teachers.rules.statements import PRONOUN, Fields, dates, ended, inverted, people, single, titled
-from generator.teachers.rules.task import Declined, Task, trailing
+from generator.teachers.rules.task import Declined, Library, Task, trailing
 from generator.teachers.rules.words import AUXILIARIES, FUNCTION_WORDS, TITLES, base_form, is_participle
 from generator.teachers.rules.wrong import exchangeable, kinds_of, rivals, scaled
 
@@ -49,7 +51,6 @@ _BOUND = re.compile(
     r"\b(?:(?:more than|over|at least)|(?P<below>fewer than|less than|under|at most|up to|almost|nearly|only|just)) $",
     re.IGNORECASE,
 )
-_SIZE = re.compile(r" (?P<unit>[a-z]+s) (?P<adjective>long|wide|high|deep|tall|thick|away|old)\b")
 _EVENT = re.compile(
     r"\b(Battle|Siege|Operation|Treaty|Conference|War|Campaign|Revolution|Uprising|Raid|Offensive|Rebellion|Revolt|Expedition|"
     r"Invasion|Armistice|Crisis|Election|Pact|Convention|Mutiny|Massacre|Summit|Games|Olympics|Championship|Cup)\b"
@@ -73,10 +74,28 @@ class Fact:
 
 def persons(task: Task) -> Iterator[Fact]:
     for asked in people(task):
+        if task.is_topic(asked.right.text) or not one_bearer(task.library, asked.right):
+            continue
         stem = task.pick(("who {}", "which of the two {}", "who was it that {}")).format(asked.question)
         right = titled(task, asked.right)
         answers = (asked.answer, asked.answer, ended(f"It was {right} who {asked.question}"))
         yield Fact(asked.right, stem, asked.sentence, answers)
+
+
+def one_bearer(library: Library, person: Mention) -> bool:
+    """Whether a surname by itself can mean but one person of the unit: not "Lincoln", with Mary and Thomas beside Abraham."""
+    return " " in person.text or len(_bearers(library)[person.text]) < 2
+
+
+@functools.lru_cache(maxsize=8)
+def _bearers(library: Library) -> defaultdict[str, set[str]]:
+    """By surname, the full names that have it."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for run in library.lexicon.counts:
+        name = split_title(run)[1]
+        if " " in name and looks_personal(name):
+            found[name.rpartition(" ")[2]].add(name)
+    return found
 
 
 def days(task: Task) -> Iterator[Fact]:
@@ -123,11 +142,7 @@ def events(task: Task) -> Iterator[Fact]:
 
 def numbers(task: Task) -> Iterator[Fact]:
     for sentence, clause, mention in _named(task, "number"):
-        for stem in (
-            *_counted_subject(clause, mention),
-            *_counted_object(task, clause, mention),
-            *_measured(task, clause, mention),
-        ):
+        for stem in (*_counted_subject(clause, mention), *_counted_object(task, clause, mention)):
             yield Fact(mention, stem, sentence, (sentence.text,))
 
 
@@ -233,19 +248,6 @@ def _counted_object(task: Task, clause: Clause, mention: Mention) -> Iterator[st
     yield f"{_leading(clause)}how many {counted.group().strip()} did {subject} {base}{tail}"
 
 
-def _measured(task: Task, clause: Clause, mention: Mention) -> Iterator[str]:
-    """ "How many kilometres long was the bridge"."""
-    body, subject = clause.main, _subject(task, clause)
-    about = _QUALIFIER.match(body)
-    if clause.verb not in ("was", "were") or subject is None or about is None:
-        return
-    if body.startswith(mention.text, about.end()):
-        size = _SIZE.match(body, about.end() + len(mention.text))
-        if size and not re.match(r" (?:and|or)\b", body[size.end() :]):
-            tail = _to_comma(body[size.end() :])
-            yield f"{_leading(clause)}how many {size['unit']} {size['adjective']} {clause.verb} {subject}{tail}"
-
-
 def _to_comma(text: str) -> str:
     """What stands before the first comma that is none of a number's."""
     return re.split(r",(?!\d)", text, maxsplit=1)[0]
@@ -302,7 +304,7 @@ def _alike(task: Task, right: Mention, name: str) -> bool:
     """Whether a name is fit to stand beside the right one, as far as the unit's words tell."""
     if right.kind == "person":
         words = name.split(" ")
-        return not set(words) & _NOBODY and not any(word in TITLES for word in words[1:])
+        return not set(words) & _NOBODY and not set(words[1:]) & set(TITLES) and words[0] != task.reading.topic
     if right.kind != "place":
         return True
     people = [_has_people(task, place) for place in (name, right.name)]

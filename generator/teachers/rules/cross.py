@@ -14,6 +14,7 @@ from itertools import product
 
 from generator.gates.fields import plain_words
 from generator.teachers.rules import words
+from generator.teachers.rules.contrastive import one_bearer
 from generator.teachers.rules.lexicon import followed_by_noun
 from generator.teachers.rules.reading import Mention, Reading, Sentence
 from generator.teachers.rules.statements import Fields, when_clause
@@ -150,7 +151,8 @@ def _names(task: Task, sentence: Sentence) -> dict[str, Mention]:
         own = task.is_topic(mention.name) or task.is_topic(mention.text)
         known = mention.kind == "person" or counts[mention.text] > 1
         part = re.search(r"\d|^\w-[a-z]|-elect\b", mention.name) or re.match(r" of (?:the )?[A-Z]|[–-]", after)
-        if bare and fits and known and not own and not part:
+        sure = mention.kind != "person" or one_bearer(task.library, mention)
+        if bare and fits and known and sure and not own and not part:
             found[mention.name] = mention
     return found
 

@@ -274,9 +274,9 @@ class Lexicon:
 
     @staticmethod
     def _is_life(sentences: list[str], name: str) -> bool:
-        """Whether an article is a person's: many of its sentences begin with "He" or "She", and one says what the person was."""
+        """Whether an article is a person's: many of its sentences begin with "He" or "She", and one says when the person was born."""
         began = sum(bool(re.match(r"(?:He|She|His|Her) ", sentence)) for sentence in sentences)
-        said = re.compile(rf"{re.escape(name)}\b.{{0,120}}\b(?:was|is) an? ")
+        said = re.compile(rf"{re.escape(name)} (?:\([^()]*(?:\bborn\b|\d{{4}})|was born\b)")
         return began >= 3 and began * 20 >= len(sentences) and any(map(said.search, sentences))
 
     @staticmethod

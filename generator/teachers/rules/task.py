@@ -90,9 +90,15 @@ class Task:
     entity: str = ""
 
     def rotate(self, candidates: Iterable[T]) -> list[T]:
-        """The candidates in an order of this snippet and type, begun one further in each round."""
+        """The candidates in an order of this snippet and type, begun one further in each round.
+
+        Those of the sentences that the snippet before this one does not have come last: the next snippet has them first, and
+        neighbours that overlap would else ask the same.
+        """
         order = list(candidates)
         Random(seed_of(self.reading.snippet.id, self.prompt_type)).shuffle(order)
+        own = {sentence.text for sentence in self.reading.sentences[: len(self.reading.sentences) // 2]}
+        order.sort(key=lambda candidate: (found := _sentence_of(candidate)) is not None and found.text not in own)
         turn = self.round % len(order) if order else 0
         return order[turn:] + order[:turn]
 
@@ -227,6 +233,12 @@ def _scaled(text: str, factor: float) -> str:
     if other == value:
         other += step
     return f"{other:,}" if "," in text or (other >= 10_000 and "," in f"{value:,}") else str(other)
+
+
+def _sentence_of(candidate: object) -> Sentence | None:
+    """The sentence a candidate stands in, where it is known."""
+    found = candidate[0] if isinstance(candidate, tuple) and candidate else getattr(candidate, "sentence", candidate)
+    return found if isinstance(found, Sentence) else None
 
 
 def of_kind(sentences: Iterable[Sentence], *kinds: Kind) -> list[tuple[Sentence, Mention]]:

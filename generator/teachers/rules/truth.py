@@ -44,10 +44,19 @@ _TURNED = {one: other for pair in _OPPOSITES for one, other in (pair, pair[::-1]
 }
 _BROKEN = re.compile(r"[ ,](?:among|of|in|to|for|with|by|at|on|from|and|or|the|an?|one|some|most|all)$")
 _MEASURE = r"kilomet|miles|met(?:re|er)s|years|days|hours|months|weeks|tons|tonnes|pounds|dollars|percent|per cent|feet|%|million|half"
+
+
+def _must_follow(word: str) -> str:
+    """What must stand behind a word for its opposite to make the fact false, and to read well."""
+    if word.startswith(("north", "south", "east", "west")):
+        return r"of\b"
+    if word in ("won", "lost"):
+        return r"the (?:war|battle|election|match|game|final|case|race)\b"
+    return r"\d" if word.endswith(" than") else ""
+
+
 _TURN = re.compile(
-    rf"(?<![\w-])(?:(?:north|south|east|west)\w* (?=of\b)|won (?=the (?:war|battle|election|match|game|final|case|race)\b)|"
-    rf"lost (?=the (?:war|battle|election|match|game|final|case|race)\b)|(?:more|less|fewer) than (?=\d)|"
-    rf"(?:{'|'.join(sorted((one for one in _TURNED if ' than' not in one and one not in ('won', 'lost') and not re.match('(?:north|south|east|west)', one)), key=len, reverse=True))}) )"
+    rf"(?<![\w-])(?:{'|'.join(f'{word} (?={_must_follow(word)})' for word in sorted(_TURNED, key=len, reverse=True))})"
 )
 
 
