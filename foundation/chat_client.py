@@ -1,16 +1,18 @@
 """Client of an OpenAI-compatible `/chat/completions`: many requests in flight, replies as they come.
 
 Guarantees: one reply per request; 429, 5xx, resets and time-outs are retried with jitter, then reported in the reply
-(`error`), so one bad request never fails the rest. A server that is away (it cannot be connected to, it resets or says 503
-to the last, and answers nobody else meanwhile) raises `Unavailable` instead: its requests are as good as they were. The key
-never appears in an error. Cost: one aiohttp session per call of `complete`; no state is tied to an event loop; some 4 s
-until a server counts as away. aiohttp is imported with this module (0.4 s), so that a worker's forks find it loaded.
+(`error`), so one bad request never fails the rest. A prompt that the server says is too long for its model is `declined`: it
+would be again. A server that is away (it cannot be connected to, it resets or says 503 to the last, and answers nobody else
+meanwhile) raises `Unavailable` instead: its requests are as good as they were. The key never appears in an error. Cost: one
+aiohttp session per call of `complete`; no state is tied to an event loop; some 4 s until a server counts as away. aiohttp
+is imported with this module (0.4 s), so that a worker's forks find it loaded.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +26,13 @@ from foundation.records import ChatReply, ChatRequest, Usage
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 AWAY = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError)  # no connection, or one that broke
 SLOW = aiohttp.SocketTimeoutError  # of AWAY's family, but the connection stands
+# How servers say that a prompt, with what may be written after it, does not fit the model. They agree on no code.
+TOO_LONG = re.compile(
+    r"context[ _](?:length|size|window)|maximum (?:model|input) length|max_model_len|(?:prompt|input) is too long"
+    r"|must have less than \d+ tokens|max_new_tokens` must be",
+    re.IGNORECASE,
+)
+REFUSED_LENGTH = frozenset({400, 413, 422})
 
 
 @dataclass
@@ -101,12 +110,16 @@ class ChatClient:
                         reply = _parse(request.id, await response.json(), time.perf_counter() - began)
                         served.last = time.monotonic()
                         return reply
-                    detail, away = f"HTTP {response.status}: {(await response.text())[:300]}", response.status == 503
+                    said = await response.text()
+                    detail, away = f"HTTP {response.status}: {said[:300]}", response.status == 503
                     if response.status in (401, 403, 404):
                         raise self._refused(response.status, detail)
                     if response.status not in RETRIED:
                         served.last = time.monotonic()
-                        break
+                        too_long = response.status in REFUSED_LENGTH and TOO_LONG.search(said)
+                        return ChatReply(
+                            id=request.id, text="", finish="declined" if too_long else "error", detail=detail
+                        )
             except (aiohttp.ClientError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
                 detail = f"{type(error).__name__}: {error}"[:300]
                 away = isinstance(error, AWAY) and not isinstance(error, SLOW)

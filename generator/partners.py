@@ -7,7 +7,7 @@ or of another article on the same side of the held-out line that names the same 
 without a candidate has None. Of the names that two articles share, the one that the fewest articles have is taken
 first; it stands letter for letter in both snippets, is the title of neither article, and not a part of both titles.
 Cost: one pass over all blocks; for `same-article` 20 µs a snippet, for `other-article` 0.14 ms, and 2 KB of memory for
-either (4,534 snippets of 95 encyclopaedia articles: 0.1 and 0.6 s, 9 MB; 46 % of them have a partner in another article,
+either (4,534 snippets of 95 encyclopaedia articles: 0.1 and 0.6 s, 9 MB; 45 % of them have a partner in another article,
 of those of 26 articles on one war 86 %).
 Knows no list of names: a name is what is written with capitals inside a sentence, so two people of one name are one.
 """

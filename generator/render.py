@@ -28,8 +28,13 @@ OPTION_VARIABLES = ("options", "right", "letters", "right_letter", "first", "sec
 LETTERS = tuple("ABCDEF")
 Values = Mapping[str, Any]
 
-# What could end the passage's delimiters, or be read by a server as a tag of its chat format.
-_UNSAFE = re.compile(r"<(?=\s*(?:\||/?\s*(?:second-)?passage|/?\s*think))", re.IGNORECASE)
+# What could end the passage's delimiters, or be read by a server or a model as a tag of its chat format; also with white
+# space or characters that nobody sees inside.
+_GAP = r"[\s\u00ad\u200b-\u200f\u2060-\u2064\ufeff]*"
+_TAGS = r"think(?:ing)?|tool_(?:call|response)s?|(?:start|end)_of_turn|(?:bos|eos|pad|unk|s)\s*>|<\s*/?\s*sys\s*>"
+_UNSAFE = re.compile(
+    rf"<(?={_GAP}(?:\||/?{_GAP}(?:(?:second-)?passage|{_TAGS})))|\[(?={_GAP}/?{_GAP}inst{_GAP}\])", re.IGNORECASE
+)
 
 
 @functools.cache
@@ -209,9 +214,9 @@ def _stripped(value: Any) -> Any:
 
 
 def _defused(value: Any) -> Any:
-    """A look-alike for each `<` that would open a delimiter or a chat tag; everything else as it is."""
+    """A look-alike for what would open a delimiter or a chat tag; everything else as it is."""
     if isinstance(value, str):
-        return _UNSAFE.sub("‹", value) if "<" in value else value
+        return _UNSAFE.sub("‹", value) if "<" in value or "[" in value else value
     if isinstance(value, Mapping):
         return {key: _defused(entry) for key, entry in value.items()}
     return [_defused(entry) for entry in value]

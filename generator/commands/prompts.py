@@ -1,7 +1,7 @@
-"""`factory prompts list | show`, `factory preview` and `factory check`: the prompt types, a look at one, the gates.
+"""`factory prompts list | show | new | lint`, `factory preview` and `factory check`: the prompt types, a look at one, the gates.
 
-Guarantees: standard output has the result alone (with `--json` one document; `check` one a line). Nothing is written to
-the workspace. Cost: nothing heavy is imported until a command runs.
+Guarantees: standard output has the result alone (with `--json` one document; `check` one a line). Nothing is written but
+by `new`, which overwrites nothing, and by `lint --write`. Cost: nothing heavy is imported until a command runs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from foundation.prompt_type import PromptType
+    from foundation.prompt_type import Phase, PromptType
     from generator.preview import Look
 
 JSON = typer.Option(False, "--json", help="Print one JSON document.")
@@ -21,29 +21,40 @@ JSON = typer.Option(False, "--json", help="Print one JSON document.")
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
-    prompts = typer.Typer(help="The prompt types that come with the factory.", no_args_is_help=True)
+    prompts = typer.Typer(help="The prompt types: the factory's, and a workspace's own.", no_args_is_help=True)
     prompts.command("list")(list_)
     prompts.command("show")(show)
+    prompts.command("new")(new)
+    prompts.command("lint")(lint)
     app.add_typer(prompts, name="prompts")
     app.command("preview")(preview)
     app.command("check")(check)
 
 
-def list_(as_json: bool = JSON) -> None:
-    """List every prompt type."""
-    from foundation.console import emit_json, table
-    from generator.catalogue import load_catalogue
+def list_(
+    names: list[str] = typer.Argument(None, metavar="[ID|FAMILY]...", help="Only these."), as_json: bool = JSON
+) -> None:
+    """List the prompt types, and say which of them the rules teacher can make."""
+    from foundation.console import emit_json, say, table
+    from generator.catalogue import load_catalogue, select
+    from generator.teachers.rules.teacher import MAKERS
 
-    types = load_catalogue(own=_own()).values()
+    own = _own()
+    types = sorted(select(names, own), key=lambda one: one.id) if names else list(load_catalogue(own=own).values())
     if as_json:
         emit_json([_summary(prompt_type) for prompt_type in types])
         return
-    rows = [(t.id, t.version, ", ".join(t.fields), ", ".join(t.needs), t.unit, t.summary) for t in types]
-    table(("id", "version", "fields", "needs", "unit", "summary"), rows)
+    rows = [
+        (t.id, t.version, ", ".join(t.fields), ", ".join(t.needs), t.unit, t.id in MAKERS, t.summary) for t in types
+    ]
+    table(("id", "version", "fields", "needs", "unit", "rules", "summary"), rows)
+    without = [one.id for one in types if one.id not in MAKERS]
+    tail = f"; a language model is needed for {', '.join(without)}" if without else ""
+    say(f"{len(types):,} prompt types; the rules teacher makes {len(types) - len(without):,} of them{tail}")
 
 
 def show(id_: str = typer.Argument(..., metavar="ID", help="family/name"), as_json: bool = JSON) -> None:
-    """Show one prompt type: its fields, its templates and its fingerprint."""
+    """Show one prompt type: its fields, its phases, its templates, its fingerprint and its file."""
     from foundation.console import emit_json
     from foundation.errors import UsageError
     from generator.catalogue import select
@@ -53,18 +64,88 @@ def show(id_: str = typer.Argument(..., metavar="ID", help="family/name"), as_js
         names = ", ".join(prompt_type.id for prompt_type in found)
         raise UsageError(f"{id_} is a family", mend=f"name one of {names}")
     prompt_type = found[0]
+    summary = _summary(prompt_type)
     if as_json:
-        emit_json(_summary(prompt_type) | prompt_type.model_dump())
+        emit_json(summary | prompt_type.model_dump())
         return
-    print(
-        f"{prompt_type.id}  version {prompt_type.version}  fingerprint {prompt_type.fingerprint}\n{prompt_type.summary}\n"
-    )
-    for name, spec in prompt_type.fields.items():
-        print(f"  {name}: {spec.type}, {spec.min} to {spec.max} characters. {spec.description}")
-    for heading, text in (("system", prompt_type.system), ("user", prompt_type.user)):
-        print(f"\n--- {heading}\n{text}")
+    print(f"{prompt_type.id}  version {prompt_type.version}  fingerprint {prompt_type.fingerprint}")
+    print(f"{prompt_type.summary}\n")
+    for name in ("file", "needs", "checks", "unit", "weight", "each", "partner", "rules"):
+        value = summary[name]
+        text = ", ".join(value) if isinstance(value, list) else {True: "yes", False: "no"}.get(value, value)  # type: ignore[call-overload]
+        print(f"{name:10}{text or '-'}")
+    if prompt_type.options:
+        options = prompt_type.options
+        right = f"; the number of the right one in {options.right}" if options.right else "; in their true order"
+        print(f"{'options':10}{', '.join(options.fields)}{right}; {options.order}")
+    for phase in prompt_type.chain:
+        _print_phase(phase, alone=not prompt_type.phases)
     for turn in prompt_type.turns:
-        print(f"\n--- record: {turn.role}\n{turn.template}")
+        print(f"\n--- record: {turn.role}{'' if turn.trained else ', untrained'}\n{turn.template}")
+
+
+def new(
+    id_: str = typer.Argument(..., metavar="FAMILY/NAME", help="The new type's id."),
+    start: str = typer.Option("", "--from", metavar="ID", help="Begin with a copy of that type."),
+    folder: Path | None = typer.Option(None, "--folder", metavar="DIR", help="Default: the workspace's prompts/."),
+) -> None:
+    """Write a prompt file to begin with. `--from` the id of one of the project's own puts yours in its place here."""
+    from foundation.console import say
+    from foundation.errors import UsageError
+    from foundation.workspace import Workspace
+    from generator.scaffold import scaffold
+
+    own = _own()
+    if folder is None:
+        try:
+            folder = Workspace.find().prompts
+        except UsageError as error:
+            mend = f"{error.mend}; or name a folder with `--folder DIR`"
+            raise UsageError(error.what, where=error.where, mend=mend) from error
+    path = scaffold(id_, folder, start, own)
+    print(path)
+    if folder.resolve() != own:
+        home = own or "the prompts/ of a workspace"
+        say(f"next: edit it, then `factory prompts lint {path}`; it can be used once it lies in {home}")
+        return
+    say(f"next: edit it; `factory prompts lint {id_}`; `factory preview --prompt-type {id_}`;")
+    say(f"then `factory prompts lint --write {id_}` records this version, and `factory enqueue --prompt-type {id_}`")
+
+
+def lint(
+    names: list[str] = typer.Argument(None, metavar="[ID|FAMILY|FILE]...", help="Default: all there are."),
+    write: bool = typer.Option(False, "--write", help="Record new types and raised versions in versions.json."),
+    as_json: bool = JSON,
+) -> None:
+    """Check prompt files, the project's and the workspace's own. Exit 1 if any has an error."""
+    from foundation.console import emit_json, say
+    from generator import lint as linting
+
+    report = linting.lint(names or (), _own(), _planned())
+    recorded = linting.record(report) if write else []
+    marks = {(one.id, one.version) for one in recorded}
+    if recorded:  # what is recorded now is no longer to be warned of
+        report = linting.lint(names or (), _own(), _planned())
+    if as_json:
+        document = {
+            "ok": not report.errors,
+            "files": report.files,
+            "errors": len(report.errors),
+            "warnings": len(report.problems) - len(report.errors),
+            "problems": [problem.document() for problem in report.problems],
+            "recorded": [{"id": id_, "version": version} for id_, version in sorted(marks)],
+        }
+        emit_json(document)
+    else:
+        for problem in report.problems:
+            level = "warning" if problem.warning else "error"
+            print(f"{_here(problem.file)}:{problem.line}: {level}: {problem.what}\n  mend: {problem.mend}")
+        for id_, version in sorted(marks):
+            say(f"recorded {id_}, version {version}")
+        warnings = len(report.problems) - len(report.errors)
+        say(f"{report.files:,} prompt files, {len(report.errors):,} errors, {warnings:,} warnings")
+    if report.errors:
+        raise typer.Exit(1)
 
 
 def preview(
@@ -146,7 +227,52 @@ def _own() -> Path | None:
         return None
 
 
+def _planned() -> list[PromptType]:
+    """The prompt types as the workspace one stands in planned them; what another version of the factory planned is passed over."""
+    from foundation.errors import FactoryError, UsageError
+    from foundation.parse import parse
+    from foundation.prompt_type import PromptType
+    from foundation.workspace import Workspace
+
+    try:
+        store = Workspace.find().store
+    except UsageError:
+        return []
+    found = []
+    for name in store.list("prompt_types"):
+        try:
+            found.append(parse(PromptType, store.get(name), name))
+        except FactoryError:
+            continue
+    return found
+
+
+def _here(path: Path) -> Path:
+    """A path as one would type it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _print_phase(phase: Phase, *, alone: bool) -> None:
+    """Fields and templates of one call to the teacher."""
+    name = "" if alone else f"{phase.name}: "
+    sampling = phase.sampling
+    print(f"\n{name}temperature {sampling.temperature}, top_p {sampling.top_p}, max_tokens {sampling.max_tokens}")
+    for field, spec in phase.fields.items():
+        lengths = f"{spec.min} to {spec.max} characters"
+        if spec.type == "choice":
+            lengths = f"one of {', '.join(spec.values)}"
+        elif spec.type == "list":
+            each = f" (each: {', '.join(spec.keys)})" if spec.keys else ""
+            lengths = f"{spec.items_min} to {spec.items_max} entries{each} of {lengths}"
+        print(f"  {field}: {spec.type}, {lengths}. {spec.description}")
+    for heading, text in (("system", phase.system), ("user", phase.user)):
+        print(f"\n--- {name}{heading}\n{text}")
+
+
 def _summary(prompt_type: PromptType) -> dict[str, object]:
+    from generator.scaffold import file_of
+    from generator.teachers.rules.teacher import MAKERS
+
     return {
         "id": prompt_type.id,
         "family": prompt_type.family,
@@ -158,6 +284,11 @@ def _summary(prompt_type: PromptType) -> dict[str, object]:
         "checks": list(prompt_type.checks),
         "unit": prompt_type.unit,
         "weight": prompt_type.weight,
+        "phases": [phase.name for phase in prompt_type.chain],
+        "each": prompt_type.each,
+        "partner": prompt_type.partner or "",
+        "rules": prompt_type.id in MAKERS,
+        "file": str(file_of(prompt_type.id, _own())),
     }
 
 

@@ -82,7 +82,8 @@ class Gates:
             result = _first(check_standalone(text, name) for name, text in _standing_alone(call.prompt_type, texts))
         if result.ok:
             figures_alone = call.phase.name != ASK and not any(has_letters(text) for _, text in texts)
-            result = self._check_language([] if figures_alone else texts)
+            options = call.prompt_type.options.fields if call.prompt_type.options else ()
+            result = self._check_language([] if figures_alone else texts, options)
         if result.ok and call.phase.name == ASK:
             result = _check_answer(call, fields)
         return result, fields
@@ -117,9 +118,10 @@ class Gates:
     def _check_text(self, text: str, name: str) -> GateResult:
         return self._check_language([(name, text)])
 
-    def _check_language(self, texts: Texts) -> GateResult:
+    def _check_language(self, texts: Texts, options: Sequence[str] = ()) -> GateResult:
         """CJK, lingua, and the wider look. A text without letters has no language: it is judged together with its record,
-        all texts joined; and so, for the wider look, is what is too short by itself."""
+        all texts joined; and so, for the wider look, is what is too short by itself, but for options: four names in a row
+        read as another language."""
         result = _first(check_cjk(text, name) for name, text in texts)
         if not result.ok:
             return result
@@ -135,7 +137,7 @@ class Gates:
             result = self._language.check("\n".join(text for _, text in texts), bare)
         if result.ok:
             result = _first(self._english.check(text, name) for name, text in texts)
-        short = [text for _, text in texts if text.count(" ") < SHORT]
+        short = [text for name, text in texts if text.count(" ") < SHORT and name not in options]
         if result.ok and len(short) > 1:
             result = self._english.check("\n".join(short))
         return result

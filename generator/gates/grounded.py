@@ -199,7 +199,7 @@ def check_grounded(text: str, field: str, grounds: Grounds, also: str = "") -> G
         figures = [figure for figure in figures if not more.holds_figure(figure)]
         missing = [name for name in missing if not more.holds_name(fold(name))]
     for figure in figures:
-        if _is_span(figure, text):
+        if _is_span(figure, text) or _is_marker(figure, text):
             continue
         code = "date" if figure.kind == "date" else "number"
         return GateResult.reject("grounded", code, f"{code} not in the source: {figure.shown}", field)
@@ -292,6 +292,13 @@ def _is_plain(figure: Figure) -> bool:
     if figure.kind == "number":
         return bool(figure.values[0] < _SMALL_WORDS)
     return figure.kind == "ordinal" and figure.values[0] <= _SMALL_WORDS
+
+
+def _is_marker(figure: Figure, text: str) -> bool:
+    """Whether a number only counts the entries of a list: "1. " or "2) " at the start of a line."""
+    end = figure.start + len(figure.shown)
+    before = text[max(0, figure.start - 8) : figure.start].rstrip(" \t")
+    return len(figure.shown) <= 2 and text[end : end + 2] in (". ", ") ") and (not before or before[-1] == "\n")
 
 
 def _is_span(figure: Figure, text: str) -> bool:

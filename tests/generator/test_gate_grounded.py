@@ -112,6 +112,7 @@ def test_what_the_source_says_in_any_writing_is_grounded(text: str) -> None:
         ("They planned with four divisions.", "number", "four"),
         ("Twenty-two aircraft were shot down.", "number", "twenty-two"),
         ("Some 25% was flown by night.", "number", "25"),
+        ("The aircraft were 3. Nobody landed.", "number", "3"),
         ("Thousands of millions of barges, or billions, were there.", "number", "billions"),
         ("He was the eleventh to land.", "number", "eleventh"),
         ("The 11th Air Fleet met them.", "number", "11th"),

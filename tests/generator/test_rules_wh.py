@@ -22,9 +22,9 @@ from tests.generator.test_rules import accepted, fields_of, replies
 
 SHARES = {  # of the wwii snippets; few of them give a reason, a means or a length of time at all
     "wh/who": 0.80,
-    "wh/what": 0.20,
-    "wh/when": 0.75,
-    "wh/where": 0.24,
+    "wh/what": 0.17,
+    "wh/when": 0.72,
+    "wh/where": 0.22,
     "wh/why": 0.10,
     "wh/how": 0.04,
     "wh/which": 0.24,
@@ -197,6 +197,7 @@ def test_a_plain_sentence_gives_the_question_one_would_ask(id_: str, text: str, 
         ("wh/whose", "The ships attacked Torvik on 3 May 1941."),
         ("wh/which", "Admiral Erik Lund sank Hekla near Torvik."),
         ("wh/how", "Admiral Erik Lund came to Torvik in the evening by the harbour."),
+        ("wh/when", "Admiral Erik Lund wrote that Torvik would not fall in 1941."),  # the year is in what he wrote
         ("cloze/number", "Admiral Erik Lund reached Torvik on 3 May 1941 with Panzer 41."),
     ],
 )

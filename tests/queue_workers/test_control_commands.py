@@ -10,10 +10,13 @@ import sys
 import pytest
 
 from foundation.workspace import Workspace
+from generator.catalogue import select
 from queue_workers.controls import change_controls, load_controls
 from queue_workers.plan import PlanLine, append, load_plan
 from tests.queue_workers.conftest import add_block
 from tests.support.commands import REPOSITORY, run, run_json
+
+TWO = ("--prompt-type", "wh/who", "--prompt-type", "wh/when")
 
 
 @pytest.fixture
@@ -21,7 +24,7 @@ def queued(workspace: Workspace) -> Workspace:
     """Two blocks of 128, two prompt types: eight units wait."""
     for _ in range(2):
         add_block(workspace, 128)
-    assert run_json("factory", "enqueue", "--prompt-type", "wh", cwd=workspace.root)["queued"] == 8
+    assert run_json("factory", "enqueue", *TWO, cwd=workspace.root)["queued"] == 8
     return workspace
 
 
@@ -42,7 +45,7 @@ def test_a_promoted_type_goes_first_and_a_demoted_one_last(queued: Workspace) ->
     again = run_json("factory", "promote", "--prompt-type", "wh/who", cwd=queued.root)
     assert (again["moved"], again["queued"]["high"]) == (0, 4)
     told = run_json("factory", "demote", "--prompt-type", "wh", cwd=queued.root)
-    assert (told["prompt_types"], told["moved"]) == (["wh/when", "wh/who"], 8)
+    assert (told["prompt_types"], told["moved"]) == ([one.id for one in select(["wh"])], 8)
     assert told["queued"] == {"high": 0, "normal": 0, "low": 8}
     out = run("factory", "promote", "--prompt-type", "cloze", cwd=queued.root).stdout
     assert "0 waiting units moved" in out
@@ -58,19 +61,19 @@ def test_paused_types_wait_and_the_rest_is_worked_off(queued: Workspace) -> None
     told = run_json("factory", "pause", "--prompt-type", "wh/who", cwd=queued.root)
     assert (told["paused"], told["paused_types"], told["withdrawn"], told["queued"]) == (False, ["wh/who"], 4, 4)
     assert status(queued)["requeued"] == 0
-    told = run_json("factory", "enqueue", "--prompt-type", "wh", "--round", "1", cwd=queued.root)
+    told = run_json("factory", "enqueue", *TWO, "--round", "1", cwd=queued.root)
     assert (told["units"], told["queued"], told["paused"]) == (8, 4, ["wh/who"])
     assert run_json("factory", "work", "--burst", cwd=queued.root)["units"] == 8
     told = run_json("factory", "resume", "--prompt-type", "wh/who", cwd=queued.root)
     assert (told["paused_types"], told["requeued"], told["queued"]) == ([], 8, 8)
-    assert "none of these was paused" in run("factory", "resume", "--prompt-type", "wh", cwd=queued.root).stdout
+    assert "none of these was paused" in run("factory", "resume", *TWO, cwd=queued.root).stdout
 
 
 def test_a_paused_queue_begins_nothing(queued: Workspace) -> None:
     told = run_json("factory", "pause", cwd=queued.root)
     assert (told["paused"], told["queued"], told["in_flight"]) == (True, 8, 0)
-    assert "everything is paused" in run("factory", "enqueue", "--prompt-type", "wh", cwd=queued.root).stdout
-    assert "still paused" in run("factory", "resume", "--prompt-type", "wh", cwd=queued.root).stdout
+    assert "everything is paused" in run("factory", "enqueue", *TWO, cwd=queued.root).stdout
+    assert "still paused" in run("factory", "resume", *TWO, cwd=queued.root).stdout
     told = run_json("factory", "resume", cwd=queued.root)
     assert (told["paused"], told["queued"]) == (False, 8)
     assert "was not paused" in run("factory", "resume", cwd=queued.root).stdout
@@ -86,7 +89,7 @@ def test_what_is_cancelled_is_gone_and_can_be_enqueued_again(queued: Workspace) 
     assert (told["cancelled"], told["items"], told["removed"], told["planned"]) == (4, 256, 4, 4)
     assert run_json("factory", *arguments, cwd=queued.root)["cancelled"] == 0
     assert run_json("factory", "work", "--burst", cwd=queued.root)["units"] == 4
-    told = run_json("factory", "enqueue", "--prompt-type", "wh", cwd=queued.root)
+    told = run_json("factory", "enqueue", *TWO, cwd=queued.root)
     assert (told["units"], told["queued"], told["planned"]) == (4, 4, 8)
     assert run_json("factory", "cancel", "--all", "--yes", cwd=queued.root)["planned"] == 4
     told = run_json("factory", "reconcile", "--rebuild", cwd=queued.root)
@@ -114,7 +117,7 @@ def test_cancel_asks_on_a_terminal(queued: Workspace) -> None:
         assert "out of the plan?" in done.stderr
         assert load_plan(queued.store).size == left
         assert done.returncode == (1 if left else 0)
-    assert run("factory", "enqueue", "--prompt-type", "wh", cwd=queued.root).returncode == 0
+    assert run("factory", "enqueue", *TWO, cwd=queued.root).returncode == 0
     run("factory", "cancel", "--all", "--yes", cwd=queued.root)
 
 
@@ -143,7 +146,7 @@ def test_wrong_use_is_told_and_changes_nothing(queued: Workspace) -> None:
         done = run("factory", command, "--prompt-type", "wh/whom", cwd=queued.root, code=2)
         assert done.stdout == ""
         assert "wh/who" in done.stderr
-    for arguments in (("promote",), ("cancel",), ("cancel", "--all", "--prompt-type", "wh")):
+    for arguments in (("promote",), ("cancel",), ("cancel", "--all", *TWO)):
         assert "--prompt-type" in run("factory", *arguments, cwd=queued.root, code=2).stderr
     assert status(queued)["queued"] == 8
 

@@ -48,7 +48,7 @@ def test_what_is_planned_is_not_planned_again(workspace: Workspace) -> None:
     assert _add(workspace, ["wh/who"], [first]).size == 0
     assert list(workspace.store.list("plan")) == before
     second = add_block(workspace, 64)
-    assert _add(workspace, ["wh"], [first, second]).size == 3  # who: the new block; when: both
+    assert _add(workspace, ["wh/who", "wh/when"], [first, second]).size == 3  # who: the new block; when: both
     assert load_plan(workspace.store).size == 4
     assert _add(workspace, ["wh/who"], [first, second], round_=1).size == 2
     ids = [unit.id for unit in load_plan(workspace.store).units()]
@@ -126,7 +126,7 @@ def _commit(workspace: Workspace, *places: int) -> list[str]:
 
 def test_what_is_cancelled_is_out_but_for_what_is_committed(workspace: Workspace) -> None:
     # given three blocks of four units: one done, one begun, one untouched; and another prompt type
-    _add(workspace, ["wh"], [add_block(workspace, 256) for _ in range(3)])
+    _add(workspace, ["wh/who", "wh/when"], [add_block(workspace, 256) for _ in range(3)])
     before = load_plan(workspace.store)
     who = [place for place, unit in enumerate(before.units()) if unit.prompt_type == "wh/who"]
     done = _commit(workspace, *who[:5])

@@ -36,6 +36,9 @@ _VAGUE = frozenset(
     """new old great large small other many several good bad own main major important various certain better worse total single
     different most more least furthest best worst next""".split()
 )
+_NO_NOUN = frozenset(
+    "west east north south open closed alone intact empty dead alive free home ready close full".split()
+)
 
 
 def cloze_entity(task: Task) -> Fields:
@@ -122,7 +125,13 @@ def _phrases(sentence: Sentence) -> Iterator[Span]:
 def _ends_phrase(tokens: list[str], after: str | None) -> bool:
     """Whether the phrase ends where it was cut: on a noun, before a verb, a preposition or a stop."""
     last = tokens[-1]
-    if words.is_past(last) or last.endswith(("ing", "ly")) or last in words.FUNCTION_WORDS | words.AUXILIARIES:
+    if (
+        words.is_past(last)
+        or last in _NO_NOUN
+        or last.startswith("un")
+        or last.endswith(("ing", "ly"))
+        or last in words.FUNCTION_WORDS | words.AUXILIARIES
+    ):
         return False
     if any(words.is_past(word) and word not in ("armed", "combined", "united") for word in tokens[1:]):
         return False

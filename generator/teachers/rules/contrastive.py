@@ -1,7 +1,7 @@
 """The `contrastive` family: two of a kind, one of them right. First the features a question can turn on, then one for each.
 
-Guarantees: a feature stands in the snippet as it is listed, once; what was listed can be asked about, so the second
-phase declines nothing that the first one gave. The wrong option is of the right one's kind and stands neither in the
+Guarantees: a feature stands in the snippet as it is listed, once; with the same library, the second phase declines
+nothing that the first one listed. The wrong option is of the right one's kind and stands neither in the
 sentence that answers nor in the stem. The right one is the first option as often as the second, by the item's own seed.
 Cost: about 0.5 ms a call: the table of what can be asked is made anew for each, and is the same for both phases.
 """

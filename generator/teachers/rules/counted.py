@@ -198,7 +198,7 @@ def _which(task: Task, sentence: Sentence, clause: Clause, mention: Mention, kin
             return None
     elif main.startswith(phrase) and re.match(r"$| (?!and\b|or\b)[a-z]", main[len(phrase) :]):
         rest = main[len(phrase) :].strip()
-        if len(rest) < 6 or not _STOP.match(f" {rest}") or clause.verb in ("was", "were", "had"):
+        if len(rest) < 6 or not _STOP.match(f" {rest}") or clause.verb in ("was", "were", "had", "renamed", "named"):
             return None
         question = turned(task, clause, rest, f"which {kind}")
     else:

@@ -27,10 +27,12 @@ SPAN = rf"(?:{ABOUT}|a further )?(?:{COUNT}|a|an|one)(?: and a half)? (?:minute|
 
 _PLACE_BEFORE = re.compile(
     r"(?:^|(?<= ))(?:in|at|near|outside|off|on|In|At|Near|Outside|Off|On) (?:the )?(?:(?:northern|southern|eastern|western|central|"
-    r"nearby|neutral|occupied|unoccupied) )?(?:(?:[a-z]+ ){1,2}of (?:the )?)?$"
+    r"nearby|neutral|occupied|unoccupied) )?(?:(?:\w+ )?(?:city|town|port|village|island|coast|desert|mouth|region|province|centre|center|heart|"
+    r"outskirts|forests?|hills|mountains|north|south|east|west|suburbs?|parts?|area|peninsula|valley|waters|streets|skies|state|county|"
+    r"middle|capital|middle) of (?:the )?)?$"
 )
 _NO_PLACE = re.compile(
-    r"\b(?:interested|engaged|believed|resulted|succeeded|participated|involved|interest|confidence|decline|invested) $"
+    r"\b(?:interested|engaged|believed|resulted|succeeded|participated|involved|interest|confidence|decline|invested|performance) $"
 )
 _FOR = re.compile(rf" for (?P<span>{SPAN})\b(?! (?:of|ago|old|after|before|later|and|or)\b|-)")
 _FROM_TO = re.compile(rf" (?P<span>[Ff]rom (?:about )?(?:{DATE.pattern}) (?:until|to|till) (?:{DATE.pattern}))")
@@ -181,7 +183,7 @@ def _place(task: Task, sentence: Sentence, clause: Clause, mention: Mention) -> 
         main = clause.main
         if f" {phrase}" not in f" {main}":
             return None
-        body = f" {main} ".replace(f" {phrase} ", " ", 1).replace(f" {phrase},", ",", 1)
+        body = f" {main} ".replace(f" {phrase} ", " ", 1).replace(f" {phrase},", "" if "," in phrase else ",", 1)
         body, lead = re.sub(r"(?: ?,)+", ",", body).strip(), True
         inner = main.partition(phrase)[0]
         if "," in inner or re.search(
@@ -244,7 +246,13 @@ def means(task: Task) -> list[Fact]:
     for sentence, clause in clauses(task):
         match = _MEANS.search(clause.rest)
         died = _DEATH.match(clause.main) if clause.verb == "died" and clause.person else None
-        if (match is None and died is None) or clause.verb == "began" or re.search(r"\bin part$", clause.subject):
+        told = re.search(r"\bthat\b", clause.rest) or re.match(r"(?:[Aa]bout|[Nn]early|[Mm]ore) ", clause.subject)
+        if (
+            (match is None and died is None)
+            or told
+            or clause.verb == "began"
+            or re.search(r"\bin part$", clause.subject)
+        ):
             continue
         body = clause.rest[: match.start()] if match else ""
         if died or (_whole(body) and len(body) >= 6 and full_verb(clause, body) and " that " not in body):

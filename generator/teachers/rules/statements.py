@@ -117,8 +117,13 @@ def when_clause(task: Task, sentence: Sentence) -> Asked | None:
         return None
     lead, body = "", main_part(clause.rest)
     if clause.lead != when_.text:
-        if f" {when_.text}" not in f" {body}" or PRONOUN.search(clause.lead):
-            return None
+        inner, found, _ = f" {body}".partition(f" {when_.text}")
+        if (
+            not found
+            or PRONOUN.search(clause.lead)
+            or re.search(r"\b(?:that|which|who|whom|whose|whether|if)\b", inner)
+        ):
+            return None  # not there, or in a clause of its own: "reported that it would not attack in 1941"
         lead = f"{clause.lead[0].lower()}{clause.lead[1:]}, " if clause.lead else ""
         body = f" {body} ".replace(f" {when_.text} ", " ").replace(f" {when_.text},", ",")
         body = body.replace(" ,", ",").strip(" ,")

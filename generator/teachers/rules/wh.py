@@ -64,6 +64,7 @@ def _thing(phrase: str) -> bool:
         re.match(r"(?:the|a|an|no|new|large|heavy|special|several|many) [a-z]", phrase)
         and (len(phrase.split()) >= 3 or len(phrase.split()[-1]) >= 8)
         and not words.is_past(phrase.split()[-1])
+        and not re.fullmatch(r"the (?:operation|invasion|campaign|offensive|landings|assault)", phrase)
         and not counted.PEOPLE.search(phrase)
         and not re.search(r"\b(?:and|or|his|her|its|their|it|them)\b", phrase)
     )
@@ -77,7 +78,7 @@ def asker(
     def make(task: Task) -> Fields:
         for fact in find(task):
             question = fact.question
-            if others and question.startswith(f"{opening} "):
+            if others and question.startswith(f"{opening} ") and " die" not in question:
                 question = task.alternate((opening, *others)) + question[len(opening) :]
             return _asked(task, Fact(question, fact.answer, fact.sentence))
         raise Declined(missing)
