@@ -142,7 +142,8 @@ def message(role: str, text: str) -> str:
         lines += textwrap.wrap(cut(paragraph, PARAGRAPH[role]), WIDTH, break_long_words=False) or [""]
     if len(lines) > LINES:
         lines = [*lines[: LINES - 1], CUT]
-    return textwrap.indent("\n".join(lines), "  ", lambda _: True).replace("  ", f"{role}:\n  ", 1)
+    shown = "\n".join(lines)
+    return f"{role}:\n{textwrap.indent(shown, '  ')}"
 
 
 def cut(text: str, limit: int) -> str:

@@ -70,10 +70,9 @@ def show(id_: str = typer.Argument(..., metavar="ID", help="family/name"), as_js
         return
     print(f"{prompt_type.id}  version {prompt_type.version}  fingerprint {prompt_type.fingerprint}")
     print(f"{prompt_type.summary}\n")
-    for name in ("file", "needs", "checks", "unit", "weight", "each", "partner", "rules"):
-        value = summary[name]
-        text = ", ".join(value) if isinstance(value, list) else {True: "yes", False: "no"}.get(value, value)  # type: ignore[call-overload]
-        print(f"{name:10}{text or '-'}")
+    about = {name: summary[name] for name in ("file", "needs", "checks", "unit", "weight", "each", "partner")}
+    for name, value in {**about, "rules": "yes" if summary["rules"] else "no"}.items():
+        print(f"{name:10}{(', '.join(value) if isinstance(value, list) else value) or '-'}")
     if prompt_type.options:
         options = prompt_type.options
         right = f"; the number of the right one in {options.right}" if options.right else "; in their true order"

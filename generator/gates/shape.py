@@ -86,7 +86,7 @@ _SPEAKER = re.compile(r"(?im)^[ \t]*(?:\*\*|#+ ?)?(?:assistant|user|(?-i:system|
 _HEADING = re.compile(r"(?im)^#{2,4} ?(?:instruction|response|input|output|human|assistant|user|system)s?\b")
 _NOTHING = re.compile(r"[\s.…_?!\-–—*]+|(?:n/?a|null|none|tbd|todo|string|undefined|placeholder)\.?", re.IGNORECASE)
 _PLAIN = re.compile(r"\w+(?:['’-]\w+)*")
-_QUOTED = re.compile(r"\"[^\"\n]{0,300}\"|“[^”\n]{0,300}”|\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
+_QUOTED = re.compile(r"\"(?:[^\"\n]|\n(?!\n)){0,300}\"|“(?:[^”\n]|\n(?!\n)){0,300}”|\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 _STUTTER = re.compile(r"([^\W\d_]{1,6}?)\1{7,}")
 
 _MANY = 30  # words; a shorter text cannot be told to collapse

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from foundation.workspace import Workspace
@@ -17,9 +18,9 @@ GPU = GpuUse(name='Card "A"\\B', used=12 * 2**30, total=16 * 2**30, busy=0.97, w
 TEACHER = TeacherUse(name="vllm Qwen3", state="well", running=96, waiting=4, queries=1000, hits=640, restarts=2)
 
 
-def plan_units(workspace: Workspace, snippets: int = 128, types: str = "wh") -> plan.Plan:
-    """Plan a block of `snippets` for some prompt types; nothing is queued. For `wh` that is two types, units of 64."""
-    block, chosen = add_block(workspace, snippets), select([types])
+def plan_units(workspace: Workspace, snippets: int = 128, types: Sequence[str] = ("wh/when", "wh/who")) -> plan.Plan:
+    """Plan a block of `snippets` for some prompt types; nothing is queued. Those two have units of 64."""
+    block, chosen = add_block(workspace, snippets), select(types)
     new = plan.draft(plan.load_plan(workspace.store), chosen, [block], round_=0, priority="normal")
     plan.add(workspace.store, new, chosen, workspace.settings.split)
     return new

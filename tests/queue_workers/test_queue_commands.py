@@ -29,6 +29,7 @@ from tests.support.commands import REPOSITORY, run, run_json
 from tests.support.fault_server import FaultServer, fault_server, reply
 
 SECRET = "hunter2-s3cret"
+TWO = ("--prompt-type", "wh/who", "--prompt-type", "wh/when")
 
 
 @contextmanager
@@ -62,7 +63,7 @@ def shards(workspace: Workspace) -> list[Path]:
 @pytest.fixture
 def planned(workspace: Workspace) -> Workspace:
     """Two blocks, two prompt types: eight units."""
-    blocks, types = [add_block(workspace, 128) for _ in range(2)], select(["wh"])
+    blocks, types = [add_block(workspace, 128) for _ in range(2)], select(["wh/who", "wh/when"])
     new = plan.draft(plan.Plan(), types, blocks, round_=0, priority="normal")
     plan.add(workspace.store, new, types, workspace.settings.split)
     with redis_connection(workspace) as redis:
@@ -76,12 +77,12 @@ def test_from_nothing_to_done(workspace: Workspace) -> None:
     assert not any(empty[key] for key in ("planned", "committed", "queued", "in_flight", "failed"))
     assert not any(empty[key] for key in ("items", "items_accepted", "items_rejected", "records", "prompt_types"))
     add_block(workspace, 70)
-    told = run_json("factory", "enqueue", "--prompt-type", "wh", "--dry-run", cwd=workspace.root)
+    told = run_json("factory", "enqueue", *TWO, "--dry-run", cwd=workspace.root)
     assert (told["units"], told["items"], told["queued"], told["dry_run"]) == (4, 140, 0, True)
     assert not (workspace.root / "plan").exists()
-    told = run_json("factory", "enqueue", "--prompt-type", "wh", "--priority", "low", cwd=workspace.root)
+    told = run_json("factory", "enqueue", *TWO, "--priority", "low", cwd=workspace.root)
     assert (told["units"], told["items"], told["queued"], told["planned"]) == (4, 140, 4, 4)
-    again = run_json("factory", "enqueue", "--prompt-type", "wh", cwd=workspace.root)
+    again = run_json("factory", "enqueue", *TWO, cwd=workspace.root)
     assert (again["units"], again["queued"], again["planned"]) == (0, 0, 4)
     status = run_json("factory", "status", cwd=workspace.root)
     assert (status["planned"], status["committed"], status["queued"]) == (4, 0, 4)
@@ -95,7 +96,7 @@ def test_from_nothing_to_done(workspace: Workspace) -> None:
     assert set(kinds) == {"wh/when", "wh/who"}
     assert sum(one["items"] for one in kinds.values()) == status["items"]
     assert run_json("factory", "work", "--burst", cwd=workspace.root)["units"] == 0
-    assert run_json("factory", "enqueue", "--prompt-type", "wh", cwd=workspace.root)["queued"] == 0
+    assert run_json("factory", "enqueue", *TWO, cwd=workspace.root)["queued"] == 0
     assert "wh/when" in run("factory", "status", cwd=workspace.root).stdout
 
 

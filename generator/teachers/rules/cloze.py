@@ -25,7 +25,7 @@ _NUMBER = re.compile(
 )
 _UNCOUNTED = frozenset("of or and to more other others in at on by percent per was were had is are am pm".split())
 _PHRASE = re.compile(
-    r"(?<= )(?:the|an?|its|their|his) (?P<phrase>[a-z][a-z-]+(?: [a-z][a-z-]+){1,3}(?: of(?: the| an?)?(?: [a-z][a-z-]+){1,2})?)"
+    r"(?<= )(?:the|an?|its|their|his|with|without|by|into|against|through|of) (?P<phrase>(?!the |an? |its |their |his )[a-z][a-z-]+(?: [a-z][a-z-]+){1,3}(?: of(?: the| an?)?(?: [a-z][a-z-]+){1,2})?)"
     r"(?=[,.]| (?P<after>[\w-]+))"
 )
 _TIME = re.compile(
@@ -104,12 +104,11 @@ def _phrases(sentence: Sentence) -> Iterator[Span]:
     """Where a noun with what describes it stands: lower-case words between an article and the next phrase."""
     for match in _PHRASE.finditer(sentence.text):
         tokens = match["phrase"].split()
-        while tokens and not _ends_phrase(tokens, match["after"]):
-            tokens.pop()
-            break
-        phrase = " ".join(tokens)
+        if not _ends_phrase(tokens, match["after"]):
+            continue
+        phrase = match["phrase"]
         content = [word for word in tokens if word not in ("of", "the", "a", "an")]
-        if phrase != match["phrase"] or len(content) < 2 or len(phrase) < 9 or _TIME.search(phrase):
+        if len(content) < 2 or len(phrase) < 9 or _TIME.search(phrase):
             continue
         if (
             set(content) & (words.FUNCTION_WORDS | words.AUXILIARIES)

@@ -15,7 +15,7 @@ from random import Random
 
 import orjson
 
-from foundation.records import ChatReply, Snippet, Usage
+from foundation.records import ChatReply, Usage
 from generator.teachers.base import TeacherRequest
 from generator.teachers.rules import (
     choice,
@@ -48,21 +48,27 @@ class RulesTeacher:
     name = "rules:1"
 
     def __init__(self) -> None:
-        self._libraries: dict[tuple[str, ...], Library] = {}
+        self._libraries: dict[tuple[str, frozenset[str]], Library] = {}
 
     async def complete(self, requests: Sequence[TeacherRequest]) -> AsyncIterator[ChatReply]:
         """One reply per request, in order. A snippet that lacks what its type needs is declined, with the reason."""
-        snippets = {request.source.snippet.id: request.source.snippet for request in requests}
-        partners = (request.source.partner for request in requests)
-        snippets |= {partner.id: partner for partner in partners if partner}
-        library = self._library(list(snippets.values()))
+        library = self._library(requests)
         for request in requests:
             yield self._reply(request, library)
             await asyncio.sleep(0)  # one item is short; a cancellation need not wait for the unit
 
-    def _library(self, snippets: list[Snippet]) -> Library:
-        key = tuple(snippet.id for snippet in snippets)
-        library = self._libraries.pop(key, None) or Library(snippets)
+    def _library(self, requests: Sequence[TeacherRequest]) -> Library:
+        """The unit's own snippets and partners, read. A later phase asks about fewer of them, and must find what the first
+        one found; never another unit's, or a reply would depend on what was asked before."""
+        snippets = {request.source.snippet.id: request.source.snippet for request in requests}
+        partners = (request.source.partner for request in requests)
+        snippets |= {partner.id: partner for partner in partners if partner}
+        chain = requests[0].prompt_type.fingerprint if requests[0].prompt_type.phases else ""
+        wanted = frozenset(snippets)
+        key = (chain, wanted)
+        if chain:
+            key = next((one for one in reversed(self._libraries) if one[0] == chain and wanted <= one[1]), key)
+        library = self._libraries.pop(key, None) or Library(list(snippets.values()))
         self._libraries[key] = library  # last used, last in order
         if len(self._libraries) > LIBRARIES:
             del self._libraries[next(iter(self._libraries))]
