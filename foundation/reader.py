@@ -116,7 +116,7 @@ def committed_rejects(store: Store, shard: str, attempts: Set[str], listed: Call
     """Lines of the rejects that complement `shard`: those of the attempt that its records name.
 
     `attempts` are the ones named by the records. A shard without a record names none; then every item was rejected, and
-    of the unit's files of rejects, which `listed` gives, the longest has them all.
+    of the unit's files of rejects, which `listed` gives, the one of the most items has them all.
     """
     stem = shard.replace(SHARDS, REJECTS, 1).removesuffix(".jsonl")
     names = [f"{stem}.{attempt}.jsonl" for attempt in attempts] if attempts else listed()
@@ -124,7 +124,26 @@ def committed_rejects(store: Store, shard: str, attempts: Set[str], listed: Call
     for name in names:
         with contextlib.suppress(FileNotFoundError):  # nothing of that attempt was rejected
             found.append(store.get(name).splitlines())
-    return max(found, key=len, default=[])
+    return found[most_items(found)] if found else []
+
+
+def most_items(files: Sequence[Sequence[bytes]]) -> int:
+    """Which of several files of rejects, given by their lines, tells of the most items; of several such the longest, the first.
+
+    Not the longest of all: an item that was asked about in parts has many rejects, and may have records besides.
+    """
+    if len(files) < 2:
+        return 0
+    counts = [(len(set(map(_item_of, lines)) - {""}), len(lines)) for lines in files]
+    return counts.index(max(counts))
+
+
+def _item_of(line: bytes) -> str:
+    """The item a line tells of; empty if the line is broken."""
+    try:
+        return str(json.loads(line)["item"])
+    except (ValueError, LookupError, TypeError):
+        return ""
 
 
 def _is_withdrawn(record: Record, withdrawn: set[tuple[str, str]]) -> bool:

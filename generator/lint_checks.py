@@ -22,19 +22,21 @@ from generator.render import Source, chat_request, render_records, shown
 SUMMARY = 120  # characters
 CHARACTERS = 4  # of English JSON a token, about: more makes replies that are cut off
 WASTE = 64  # tokens above one a character: no reply could be so long
+TAKE_ALL = "mend the template: it must take all that its fields allow"
 _TAGS = re.compile(r"<\|\w+\|>|</?(?:think|tool_call)>")
 _OPTION_CHECKS = ("answer-names-right", "same-kind")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong. `keys` lead to it in the front matter, or `section` names it."""
+    """One thing that is wrong. `keys` lead to it in the front matter, or it is in the section so called, or the `nth` of them."""
 
     code: str
     what: str
     mend: str
     keys: tuple[str, ...] = ()
     section: str = ""
+    nth: int = 0
     warning: bool = False
 
 
@@ -119,9 +121,10 @@ def _prompt(phase: Phase) -> Iterator[Finding]:
     section = _section(phase, "system")
     names = [*phase.fields, *(key for spec in phase.fields.values() for key in spec.keys)]
     for name in dict.fromkeys(names):
-        if not re.search(rf"(?<!\w){re.escape(name)}(?!\w)", phase.system):
+        quote = "[\"`']" if name.isalpha() else r"\b"  # "answer" is a word of any prompt; option_2 is not
+        if not re.search(f"{quote}{name}{quote}", phase.system):
             what = f"the system prompt never names the field {name!r}"
-            yield Finding("unnamed", what, f'say there what goes into "{name}"', section=section)
+            yield Finding("unnamed", what, f'say there what goes into "{name}", in quotes', section=section)
     if "JSON" not in phase.system:
         yield Finding("no-json", "the system prompt does not ask for JSON", "end it so", section=section, warning=True)
     if phase.name == ASK and "English" not in phase.system:
@@ -165,39 +168,67 @@ def _sample(spec: FieldSpec, name: str, full: bool) -> Any:
 def _rendering(prompt_type: PromptType) -> Iterator[Finding]:
     """Every template, rendered with the most and with the least that the fields allow."""
     source = _sample_source(prompt_type)
-    seen: set[str] = set()
+    seen: set[int] = set()
     for full in (True, False):
         values: dict[str, Any] = {}
-        try:
-            for phase in prompt_type.chain:
-                if prompt_type.each and phase.name == ASK:
-                    values["each"] = "Sample"
+        for phase in prompt_type.chain:
+            if prompt_type.each and phase.name == ASK:
+                values["each"] = "Sample"
+            try:
                 request = chat_request(prompt_type, source, "sample", 0, phase=phase.name, values=values)
-                if not request.messages[0].content:
-                    section = _section(phase, "system")
-                    yield Finding("empty", f"the section {section!r} renders empty", "mend it", section=section)
-                values |= {name: _sample(spec, name, full) for name, spec in phase.fields.items()}
-            records = render_records(prompt_type, source, values, "sample")
+            except UsageError as error:
+                yield Finding("render", error.what, TAKE_ALL, section=_section(phase, "user"))
+                return
+            if full and not request.messages[0].content:
+                name = _section(phase, "system")
+                yield Finding("empty", f"the section {name!r} renders empty", "let it say something", section=name)
+            values |= {name: _sample(spec, name, full) for name, spec in phase.fields.items()}
+        try:
+            messages = render_records(prompt_type, source, values, "sample")[0].messages
         except UsageError as error:
-            yield Finding("render", error.what, "mend the template, and raise its version", section="record: user")
+            section, nth = _place(prompt_type, _broken_turn(prompt_type, source, values))
+            yield Finding("render", error.what, TAKE_ALL, section=section, nth=nth)
             return
-        for number, message in enumerate(records[0].messages):
-            turn = prompt_type.turns[number]
-            section = f"record: {turn.role}" + ("" if turn.trained else ", untrained")
-            what = f"the section {section!r} renders empty" + ("" if full else " where its fields are at their least")
-            if not message.content and section not in seen:
-                seen.add(section)
-                mend = "let it show something" if full else "raise `min` or `items_min`, or let it show something else"
-                yield Finding("empty", what, mend, section=section, warning=not full)
+        for number, message in enumerate(messages):
+            if not message.content and number not in seen:
+                seen.add(number)
+                yield _empty(prompt_type, number, full)
             if full:
-                yield from _standing_alone(prompt_type, message.content, section)
+                yield from _standing_alone(prompt_type, message.content, number)
 
 
-def _standing_alone(prompt_type: PromptType, text: str, section: str) -> Iterator[Finding]:
+def _empty(prompt_type: PromptType, number: int, full: bool) -> Finding:
+    section, nth = _place(prompt_type, number)
+    what, mend = f"the section {section!r} renders empty", "let it show something"
+    if not full:
+        what += " where its fields are at their least"
+        mend = "raise `min` or `items_min`, or let it show something else"
+    return Finding("empty", what, mend, section=section, nth=nth, warning=not full)
+
+
+def _place(prompt_type: PromptType, number: int) -> tuple[str, int]:
+    """The section of a turn, and how many of the same heading stand before it."""
+    headings = [f"record: {turn.role}" + ("" if turn.trained else ", untrained") for turn in prompt_type.turns]
+    return headings[number], headings[:number].count(headings[number])
+
+
+def _broken_turn(prompt_type: PromptType, source: Source, values: dict[str, Any]) -> int:
+    """The first turn that cannot be rendered by itself."""
+    for number, turn in enumerate(prompt_type.turns):
+        alone = PromptType.model_validate({**prompt_type.model_dump(), "turns": (turn, turn)})
+        try:
+            render_records(alone, source, values, "sample")
+        except UsageError:
+            return number
+    return len(prompt_type.turns) - 1
+
+
+def _standing_alone(prompt_type: PromptType, text: str, number: int) -> Iterator[Finding]:
     """A turn's own words are in every record of the type, and are seen by no gate."""
     if shown(prompt_type).asked & {"passage", "partner"}:
         return
+    section, nth = _place(prompt_type, number)
     result = check_standalone(text, section)
     if not result.ok:
         what = f"the record's turn leans on a text that its reader does not have: {result.reason}"
-        yield Finding("leaning", what, "write it so that it stands alone", section=section)
+        yield Finding("leaning", what, "write it so that it stands alone", section=section, nth=nth)

@@ -30,8 +30,8 @@ Values = Mapping[str, Any]
 
 # What could end the passage's delimiters, or be read by a server or a model as a tag of its chat format; also with white
 # space or characters that nobody sees inside.
-_GAP = r"[\s\u00ad\u200b-\u200f\u2060-\u2064\ufeff]*"
-_TAGS = r"think(?:ing)?|tool_(?:call|response)s?|(?:start|end)_of_turn|(?:bos|eos|pad|unk|s)\s*>|<\s*/?\s*sys\s*>"
+_GAP = r"[\s\u00ad\u200b-\u200f\u2060-\u2064\ufeff]*+"
+_TAGS = r"think(?:ing)?|tool_(?:call|response)s?|(?:start|end)_of_turn|(?:bos|eos|pad|unk|s|sys)\s*>|<\s*/?\s*sys\s*>"
 _UNSAFE = re.compile(
     rf"<(?={_GAP}(?:\||/?{_GAP}(?:(?:second-)?passage|{_TAGS})))|\[(?={_GAP}/?{_GAP}inst{_GAP}\])", re.IGNORECASE
 )

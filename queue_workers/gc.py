@@ -26,7 +26,7 @@ import orjson
 
 from foundation.errors import Failure
 from foundation.log import PREFIX as LOG
-from foundation.reader import REJECTS, SHARDS
+from foundation.reader import REJECTS, SHARDS, most_items
 from foundation.store import TEMPORARY
 from queue_workers import presence, snapshot
 from queue_workers.identity import began
@@ -85,7 +85,7 @@ def collect(workspace: Workspace, *, dry_run: bool) -> Sweep:
                 if path.name.startswith(TEMPORARY) and age is not None:
                     sweep.remove("temporaries", path, age=age)
         _rejects(workspace, sweep, age)
-    for folder in ("corpus", "plan", "prompt_types", "tombstones"):
+    for folder in ("corpus", "partners", "plan", "prompt_types", "tombstones"):
         for path in _files(workspace.root / folder):
             if path.name.startswith(TEMPORARY):
                 sweep.remove("temporaries", path, age=PUT)
@@ -121,9 +121,8 @@ def _lost(shard: Path, paths: list[Path]) -> list[Path]:
     try:
         with open(shard, "rb") as file:
             line = file.readline()
-        if not line:  # every item was rejected: of several attempts the longest file counts, and the first of those
-            lengths = [len(path.read_bytes().splitlines()) for path in paths] if len(paths) > 1 else [0]
-            kept = paths[lengths.index(max(lengths))]
+        if not line:  # every item was rejected: of several attempts the file of the most items counts
+            kept = paths[most_items([path.read_bytes().splitlines() for path in paths])] if len(paths) > 1 else paths[0]
         else:
             kept = Path(f"{shard.stem}.{orjson.loads(line)['attempt']}.jsonl")
     except (OSError, ValueError, TypeError, KeyError):  # not to be understood: not to be judged

@@ -121,6 +121,14 @@ class Context:
                 self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
 
 
+@dataclass
+class _Told:
+    """What came of a unit so far; of a chain, many replies before the first outcome."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    replies: int = 0
+
+
 def run_unit(unit: Unit, context: Context, recall: Recall | None = None) -> Ran:
     """Run and commit one unit, unless `recall` is asked for meanwhile. Raises nothing a unit can cause."""
     began, attempt = time.monotonic(), uuid.uuid4().hex[:12]
@@ -129,24 +137,24 @@ def run_unit(unit: Unit, context: Context, recall: Recall | None = None) -> Ran:
 
 
 def _run(unit: Unit, context: Context, attempt: str, recall: Recall) -> Ran:
-    outcomes: list[Outcome] = []
+    told = _Told()
     try:
         prompt_type = context.prompt_type(unit.fingerprint)
         snippets = standing_snippets(unit, context.store)
+        sources = sources_of(unit, snippets, context.store)
     except FileNotFoundError as error:
         return _failed(f"the planned prompt type is missing: {error.filename}")
     except Failure as error:
         return _failed(str(error))
     try:
-        sources = sources_of(unit, snippets, context.store)
-        context.run(_produce(unit, prompt_type, sources, attempt, context, recall, outcomes))
-        records, rejects = account(unit, snippets, outcomes)
+        context.run(_produce(unit, prompt_type, sources, attempt, context, recall, told))
+        records, rejects = account(unit, snippets, told.outcomes)
     except asyncio.CancelledError:
         return Ran(RELEASE, "recall")
     except TimeoutError:
-        if not outcomes:
+        if not told.replies:
             return Ran(Ack("release", f"not one reply came in {context.lease:g} s (queue.lease)"), "teacher")
-        said = f"after {len(outcomes)} of {len(snippets)} items none came for {context.lease:g} s (queue.lease)"
+        said = f"after {len(told.outcomes)} of {len(snippets)} items none came for {context.lease:g} s (queue.lease)"
         return Ran(Ack("failed", f"{said}, or it took {LONGEST} times as long in all"), "unit")
     except Unavailable as error:
         return Ran(Ack("release", str(error)), "away")
@@ -214,9 +222,17 @@ async def _produce(
     attempt: str,
     context: Context,
     recall: Recall,
-    found: list[Outcome],
+    told: _Told,
 ) -> None:
-    """Fill `found` with the outcomes of the unit's items. Raises `TimeoutError` when none comes for a lease."""
+    """Fill `told` with the outcomes of the unit's items. Raises `TimeoutError` when no reply comes for a lease."""
+    clock = asyncio.get_running_loop().time
+    end = clock() + LONGEST * context.lease
+    silence = asyncio.timeout(context.lease)
+
+    def heard() -> None:
+        told.replies += 1
+        silence.reschedule(min(end, clock() + context.lease))
+
     outcomes = produce(
         context.teacher,
         prompt_type,
@@ -226,15 +242,13 @@ async def _produce(
         attempt=attempt,
         gates=context.gates,
         around=Corpus(context.store).snippets(unit.block),
+        heard=heard,
     )
     try:
-        clock = asyncio.get_running_loop().time
-        end = clock() + LONGEST * context.lease
         with recall.reaches(asyncio.current_task()):
-            async with asyncio.timeout(context.lease) as silence, contextlib.aclosing(outcomes):  # type: ignore[type-var]
+            async with silence, contextlib.aclosing(outcomes):  # type: ignore[type-var]
                 async for outcome in outcomes:
-                    found.append(outcome)
-                    silence.reschedule(min(end, clock() + context.lease))
+                    told.outcomes.append(outcome)
     finally:
         await context.teacher.close()  # its connections belong to this unit's event loop
 

@@ -19,7 +19,10 @@ cp examples/wwii/factory.toml demo/factory.toml
 cd demo
 
 step factory ingest ../examples/wwii/articles
-step factory enqueue --all
+# A prompt type for each kind of question; `factory enqueue --all` would take all of them, and the demo far longer.
+step factory enqueue $(printf -- '--prompt-type %s ' \
+    choice/four-options cloze/entity contrastive/person contrastive/date qpt/formal qpt/student-before-an-exam \
+    qpt/tell-me-about structure/key-facts truth/true-statement truth/false-with-correction wh/who wh/when)
 step factory work --burst
 step factory status
 step trainer shuffle

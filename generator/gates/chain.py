@@ -61,6 +61,13 @@ class Gates:
         """Judge what a record shows of its source, before the teacher is asked. It was checked at ingest; this makes it sure."""
         result = check_cjk(source.snippet.title, "title")  # it stands in the record whether a turn shows it or not
         variables = shown(prompt_type).everything
+        names = [(name, text) for name, text in source.variables.items() if name not in ("passage", "partner")]
+        for name, text in names:
+            if result.ok and name in variables:
+                result = check_cjk(text, name)
+                # (Without letters it has no language, and is judged together with its record.)
+                if result.ok and has_letters(text):
+                    result = self._language.check(text, name)
         if result.ok and "passage" in variables:
             result = self._check_passage(source.snippet.text, "passage")
         if result.ok and source.partner and "partner" in variables:
@@ -78,12 +85,13 @@ class Gates:
         texts = list(_texts_of(fields, call.phase.fields))
         leak = self._leak(call.phase.system)
         result = _first(check_shape(text, name, leak) for name, text in texts)
-        if result.ok and call.phase.name == ASK:
-            result = _first(check_standalone(text, name) for name, text in _standing_alone(call.prompt_type, texts))
         if result.ok:
-            figures_alone = call.phase.name != ASK and not any(has_letters(text) for _, text in texts)
+            result = _first(check_standalone(text, name) for name, text in _standing_alone(call.prompt_type, texts))
+        if result.ok and call.phase.name != ASK and not any(has_letters(text) for _, text in texts):
+            result = _first(check_cjk(text, name) for name, text in texts)  # figures alone: they have no language yet
+        elif result.ok:
             options = call.prompt_type.options.fields if call.prompt_type.options else ()
-            result = self._check_language([] if figures_alone else texts, options)
+            result = self._check_language(texts, options)
         if result.ok and call.phase.name == ASK:
             result = _check_answer(call, fields)
         return result, fields
@@ -145,13 +153,13 @@ class Gates:
 
 def _check_answer(call: Call, fields: Mapping[str, Any]) -> GateResult:
     """Options, the checks the type names, and whether the answer stands in the text."""
-    result = check_options(call.prompt_type, fields)
+    values = {**call.values, **fields}
+    result = check_options(call.prompt_type, values)
     for name in call.prompt_type.checks:
         if result.ok and name in CHECKS:
             result = CHECKS[name](call.prompt_type, fields)
     if not result.ok or "ungrounded" in call.prompt_type.checks:
         return result
-    values = {**call.values, **fields}
     seen = shown(call.prompt_type)
     also = ""
     if "wrong-on-purpose" in call.prompt_type.checks:

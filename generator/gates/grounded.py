@@ -15,14 +15,17 @@ article of 20,000 characters, once.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from foundation.records import GateResult
 from generator.gates import names
 from generator.gates.names import WORD, fold
 from generator.gates.numbers import ROMAN, Figure, read_figures
+
+READ = 32  # articles kept read
 
 _FIRST_YEAR, _LAST_YEAR = 1000, 2099
 _SMALL_WORDS = 3  # ordinals in words up to here are plain words, and so are cardinals below
@@ -53,11 +56,22 @@ class Grounds:
     def of(cls, passage: str, title: str = "", article: Iterable[str] = (), partner: str = "") -> Grounds:
         """The ground of everything that is given. The texts of `article` are read as one, in their order, so that a year
         goes on to the sentences behind it; a passage that stands in them is not read twice."""
-        made = cls()
         whole = " ".join(dict.fromkeys(article))
-        for text in (title, whole, "" if passage in whole else passage, partner):
+        made = cls()
+        for text in (title, "" if passage in whole else passage, partner):
             if text:
                 made._add(names.plain_wars(text))
+        return cls.joined((made, _read(whole))) if whole else made
+
+    @classmethod
+    def joined(cls, parts: Iterable[Grounds]) -> Grounds:
+        """What stands in any of the parts."""
+        made = cls()
+        for part in parts:
+            for one in fields(cls):
+                if one.name != "most":
+                    getattr(made, one.name).update(getattr(part, one.name))
+            made.most = max(made.most, part.most)
         return made
 
     def _add(self, text: str) -> None:
@@ -174,6 +188,12 @@ class Grounds:
         if not peoples.isdisjoint(self.countries) or not peoples.isdisjoint(self.peoples):
             return True
         return not self.peoples.isdisjoint(names.country_bases(form))
+
+
+@functools.lru_cache(maxsize=READ)
+def _read(article: str) -> Grounds:
+    """What a whole article holds; kept, since every item with a partner asks for its article, and its partner's."""
+    return Grounds.of(article)
 
 
 def check_grounded(text: str, field: str, grounds: Grounds, also: str = "") -> GateResult:

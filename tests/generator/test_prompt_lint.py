@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from foundation.errors import UsageError
 from generator.catalogue import FOLDER, read_prompt_type
 from generator.lint import Problem, lint, record
 from generator.lint_checks import longest
@@ -44,17 +45,17 @@ def test_the_scaffold_and_a_copy_of_a_chain_are_sound(tmp_path: Path) -> None:
         ("its answer.\n", "its answer\n", 4, "summary", "full stop"),
         ("its answer.\n", f"its answer{' and more' * 20}.\n", 4, "summary", "too long"),
         ("checks: []", "checks: [same-kind]", 9, "check", "has nothing to check"),
-        ("checks: []", "checks: [blank]", 16, "check", "____"),
+        ("checks: []", "checks: [blank]", 17, "check", "____"),
         ('description: "a question that stands alone", ', "", 7, "description", "'question' has no description"),
         ("min: 12, max: 300", "min: 400, max: 300", 7, "bounds", "'question'"),
         ("max_tokens: 256", "max_tokens: 200", 12, "max-tokens", "cut off"),
         ("max_tokens: 256", "max_tokens: 9000", 12, "max-tokens", "never used up"),
-        ('"answer"', '"reply"', 16, "unnamed", "never names the field 'answer'"),
-        ("You write questions", "You write 問題", 16, "cjk", "Chinese"),
-        ("You write questions", "<|im_start|>You write questions", 16, "tag", "<|im_start|>"),
-        ("# record: user\n\n", "# record: user\n\nAccording to the passage: ", 48, "leaning", "stands alone"),
-        ("\n{{ answer }}", "\n{% if answer == 'x' %}{{ answer }}{% endif %}", 52, "empty", "'record: assistant'"),
-        ("\n{{ answer }}", "\n{{ answer + 1 }}", 48, "render", "cannot be rendered"),
+        ('"answer"', '"reply"', 17, "unnamed", "never names the field 'answer'"),
+        ("You write questions", "You write 問題", 17, "cjk", "Chinese"),
+        ("You write questions", "<|im_start|>You write questions", 17, "tag", "<|im_start|>"),
+        ("# record: user\n\n", "# record: user\n\nAccording to the passage: ", 42, "leaning", "stands alone"),
+        ("\n{{ answer }}", "\n{% if answer == 'x' %}{{ answer }}{% endif %}", 46, "empty", "'record: assistant'"),
+        ("\n{{ answer }}", "\n{{ answer + 1 }}", 46, "render", "cannot be rendered"),
     ],
 )
 def test_what_loads_and_is_wrong_is_told_at_its_line(
@@ -122,6 +123,18 @@ def test_a_phase_of_a_chain_is_looked_at_too(tmp_path: Path) -> None:
 
     assert text.splitlines()[error.line - 1].strip().startswith("sampling:")
     assert (error.code, "cut off" in error.what) == ("max-tokens", True)
+
+
+def test_the_second_turn_of_one_heading_is_told_apart_from_the_first(tmp_path: Path) -> None:
+    # given a record of two questions, of which the second leans on a text that nobody sees
+    text = SOUND + "\n# record: user\n\nWhat else does the passage say?\n\n# record: assistant\n\n{{ answer }}\n"
+
+    # when it is checked
+    (error,) = _lint(tmp_path, text)
+
+    # then its own line is named
+    assert error.code == "leaning"
+    assert text.splitlines()[error.line - 1] == "What else does the passage say?"
 
 
 def test_the_longest_reply_is_as_long_as_the_schema_allows() -> None:
@@ -229,8 +242,6 @@ def test_a_workspaces_planned_version_counts_as_recorded(tmp_path: Path) -> None
 
 
 def test_a_lock_that_is_none_is_told(tmp_path: Path) -> None:
-    from foundation.errors import UsageError
-
     put(tmp_path, SOUND, NAME)
     (tmp_path / FILE).write_text('{"mine/first": 3}')
 
@@ -257,6 +268,25 @@ def test_a_copy_goes_on_from_the_version_it_stands_for(tmp_path: Path) -> None:
     assert (override.version, copy.version) == (shipped.version + 1, 1)
     assert copy.turns == override.turns == shipped.turns
     assert copy.chain == shipped.chain
+
+
+@pytest.mark.parametrize(
+    ("id_", "start", "says"),
+    [
+        ("wh/what", "wh/who", "--from wh/what"),
+        ("Mine/Second Try", "", "mine/second-try"),
+        ("mine", "", "FAMILY/NAME"),
+        ("../mine/x", "", "FAMILY/NAME"),
+        ("judge/x", "", "no records"),
+        ("mine/x", "wh/whom", "wh/who"),
+    ],
+)
+def test_a_scaffold_that_cannot_be_is_refused(tmp_path: Path, id_: str, start: str, says: str) -> None:
+    with pytest.raises(UsageError) as error:
+        scaffold(id_, tmp_path / "prompts", start, tmp_path)
+
+    assert says in str(error.value)
+    assert not (tmp_path / "prompts").exists()
 
 
 def test_a_file_of_another_folder_is_checked_by_its_path(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_the_same_unit_and_round_give_the_same_replies(wwii_snippets: list[Snipp
 
 @pytest.mark.parametrize("id_", ONE_CALL)
 def test_another_round_asks_otherwise(id_: str, wwii_snippets: list[Snippet]) -> None:
-    prompt_type, texts = load_catalogue()[id_], wwii_snippets[:64]
+    prompt_type, texts = load_catalogue()[id_], wwii_snippets[:128]
 
     rounds = [replies(prompt_type, texts, round_) for round_ in (0, 1)]
 

@@ -24,9 +24,9 @@ SHARES = {  # of the wwii snippets; few of them give a reason, a means or a leng
     "wh/who": 0.80,
     "wh/what": 0.17,
     "wh/when": 0.72,
-    "wh/where": 0.22,
+    "wh/where": 0.20,
     "wh/why": 0.10,
-    "wh/how": 0.04,
+    "wh/how": 0.03,
     "wh/which": 0.24,
     "wh/how-many": 0.17,
     "wh/how-long": 0.05,
@@ -34,7 +34,7 @@ SHARES = {  # of the wwii snippets; few of them give a reason, a means or a leng
     "cloze/entity": 0.95,
     "cloze/date": 0.85,
     "cloze/number": 0.50,
-    "cloze/key-phrase": 0.25,
+    "cloze/key-phrase": 0.20,
 }
 OPENINGS = {
     "wh/who": r"\b(?:[Ww]ho|[Ww]hich person|[Nn]ame of the person)\b",

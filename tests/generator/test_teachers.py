@@ -11,9 +11,10 @@ import pytest
 
 from foundation.errors import Failure, Unavailable, UsageError
 from foundation.processes import gpu_memory_used
-from foundation.prompt_type import PromptType
+from foundation.prompt_type import PromptType, output_schema
 from foundation.records import ChatReply, ChatRequest, Sampling, Snippet, messages_of
 from foundation.workspace import Workspace
+from generator.render import Source
 from generator.teachers.base import TeacherRequest
 from generator.teachers.make import CHOSEN, settled_backend, teacher_from_settings
 from tests.support.fault_server import fault_server, reply
@@ -29,9 +30,9 @@ def _request(prompt_type: PromptType) -> TeacherRequest:
     text = "Georgy Zhukov commanded the front."
     snippet = Snippet(id="s", article_id="a", title="T", source="s", index=0, sentences=(text,), text=text)
     chat = ChatRequest(
-        id="1", messages=messages_of([("user", text)]), schema_=prompt_type.output_schema, sampling=Sampling(), seed=1
+        id="1", messages=messages_of([("user", text)]), schema_=output_schema(prompt_type.fields), sampling=Sampling(), seed=1
     )
-    return TeacherRequest(chat, prompt_type, snippet, 0)
+    return TeacherRequest(chat, prompt_type, Source(snippet), 0)
 
 
 @pytest.fixture

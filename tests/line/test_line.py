@@ -13,6 +13,12 @@ from foundation.settings import load
 from tests.support.commands import REPOSITORY, reject_lines, run, run_json, shard_records
 
 ARTICLES = REPOSITORY / "examples/wwii/articles"
+TYPES = (
+    *("choice/four-options", "cloze/entity", "contrastive/date", "contrastive/person", "qpt/formal"),
+    *("qpt/student-before-an-exam", "qpt/tell-me-about", "structure/key-facts", "truth/false-with-correction"),
+    *("truth/true-statement", "wh/when", "wh/who"),
+)
+ENQUEUE = ("enqueue", *(word for name in TYPES for word in ("--prompt-type", name)))
 
 
 def _article_titles() -> list[str]:
@@ -52,7 +58,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     files = [str(path) for path in sorted(ARTICLES.glob("*.md"))[:6]]
     run("factory", "ingest", *files, cwd=workspace)
-    run("factory", "enqueue", "--all", cwd=workspace)
+    run("factory", *ENQUEUE, cwd=workspace)
     run("factory", "work", "--burst", cwd=workspace)
     run("trainer", "shuffle", cwd=workspace)
     run("trainer", "tokenizer", cwd=workspace)
@@ -120,7 +126,7 @@ def test_running_every_step_again_changes_nothing_committed(line: Path) -> None:
     before = {path: path.read_bytes() for path in line.glob("shards/*/*/*.jsonl")}
     blocks = sorted(line.glob("corpus/blocks/*"))
     run("factory", "ingest", str(ARTICLES), cwd=line)  # the other articles are new, these six are not
-    run("factory", "enqueue", "--all", "--limit", "1", cwd=line)
+    run("factory", *ENQUEUE, "--limit", "1", cwd=line)
     run("factory", "work", "--burst", cwd=line)
     assert {path: path.read_bytes() for path in before} == before
     assert sorted(line.glob("corpus/blocks/*"))[: len(blocks)] == blocks

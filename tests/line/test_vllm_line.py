@@ -30,7 +30,8 @@ def test_factory_work_with_a_managed_engine_accounts_for_every_item(tmp_path: Pa
         f'[teacher]\nbackend = "vllm"\nmodel = "{model}"\ncontext = 4096\nargs = [{arguments}]\nconcurrency = 16\n'
     )
     run("factory", "ingest", str(REPOSITORY / "examples/wwii/articles/winter-war.md"), cwd=workspace)
-    run("factory", "enqueue", "--prompt-type", "cloze/entity", "--prompt-type", "qpt", cwd=workspace)
+    kinds = ("cloze/entity", "qpt/formal", "qpt/student-before-an-exam", "qpt/tell-me-about")
+    run("factory", "enqueue", *(word for kind in kinds for word in ("--prompt-type", kind)), cwd=workspace)
     # when a worker has run
     run("factory", "work", "--burst", cwd=workspace, timeout=500)
     # then every item is accounted for, every reject says why, and no server is left

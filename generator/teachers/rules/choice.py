@@ -15,6 +15,7 @@ from dataclasses import replace
 from generator.gates.fields import clash
 from generator.teachers.rules.dated import Event, events, in_order
 from generator.teachers.rules.reading import main_part
+from generator.teachers.rules.sound import sound
 from generator.teachers.rules.statements import Asked, Fields, blanks, dates, people
 from generator.teachers.rules.task import Declined, Task
 from generator.teachers.rules.wrong import exchangeable, rivals, titled_here
@@ -46,6 +47,9 @@ ODD_RANK = (
     "Three of these people in the history of {t} bore the same kind of title. Who is the odd one out?",
     "Going by their titles, who is the odd one out among these people in the history of {t}?",
 )
+_COMMON = re.compile(
+    r"(?:received|was awarded|earned|won) the [A-Z][\w ]+$|had already |was (?:killed|wounded|captured)$"
+)  # of whom not?
 OFFICERS = (
     "Admiral",
     "General",
@@ -81,6 +85,8 @@ def options(count: int) -> Callable[[Task], Fields]:
         turn = (task.rng.randrange(3) + task.round) % 3
         for asked in (*ways[turn][:3], *ways[(turn + 1) % 3][:3], *ways[(turn + 2) % 3][:3]):
             is_person = asked.right.kind == "person"
+            if not sound(task, asked):
+                continue
             if not is_person and asked.right.kind != "date" and not _clear(asked):
                 continue
             opening = task.pick(("who", _which(asked, count))) + " " if is_person else ""
@@ -153,12 +159,12 @@ def match_pairs(task: Task) -> Fields:
 
 def _people_pairs(task: Task) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     chosen: list[Asked] = []
-    for asked in people(task):
+    for asked in filter(lambda one: sound(task, one), people(task)):
         last = asked.right.name.rpartition(" ")[2]
         deed = asked.question if len(asked.question) <= 110 else main_part(asked.question)
         asked = replace(asked, question=deed)
         known = [one.right.name.rpartition(" ")[2] for one in chosen]
-        if not 12 <= len(asked.question) <= 120:
+        if not 12 <= len(asked.question) <= 120 or _COMMON.match(asked.question):
             continue
         if last in known or any(name in asked.question for name in known):
             continue

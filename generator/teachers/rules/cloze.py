@@ -30,15 +30,16 @@ _PHRASE = re.compile(
 )
 _TIME = re.compile(
     r"\b(?:days?|weeks?|months?|years?|hours?|minutes?|nights?|morning|evening|afternoon|spring|summer|autumn|winter|time|end|"
-    r"beginning|first|last|same|middle|part|number|rest|following|whole|end|start|early|late|next|war|battle|world)\b"
+    r"beginning|first|last|same|middle|part|number|rest|following|whole|end|start|early|late|next|war|battle|world|sides?|century)\b"
 )
 _VAGUE = frozenset(
     """new old great large small other many several good bad own main major important various certain better worse total single
     different most more least furthest best worst next""".split()
 )
 _NO_NOUN = frozenset(
-    "west east north south open closed alone intact empty dead alive free home ready close full".split()
+    "west east north south open closed alone intact empty dead alive free home ready close full away".split()
 )
+_NO_DESCRIPTION = frozenset("now still soon short then ever never just even today too".split())
 
 
 def cloze_entity(task: Task) -> Fields:
@@ -111,7 +112,7 @@ def _phrases(sentence: Sentence) -> Iterator[Span]:
         if len(content) < 2 or len(phrase) < 9 or _TIME.search(phrase):
             continue
         if (
-            set(content) & (words.FUNCTION_WORDS | words.AUXILIARIES)
+            set(content) & (words.FUNCTION_WORDS | words.AUXILIARIES | _NO_DESCRIPTION)
             or content[0] in _VAGUE
             or content[0].endswith("est")
         ):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from generator.teachers.rules import words
 from generator.teachers.rules.reading import Mention, Sentence, first_clause, main_part
+from generator.teachers.rules.sound import dangling
 from generator.teachers.rules.statements import PRONOUN, ended
 from generator.teachers.rules.task import Task
 
@@ -77,7 +78,9 @@ def events(task: Task, longest: int) -> list[Event]:
     years = {year for one in task.reading.sentences for date in one.of("date") for year in _YEAR.findall(date.text)}
     year = years.pop() if len(years) == 1 else ""
     found = [event for sentence in task.sentences() for event in _events(sentence, year)]
-    return [event for event in found if 15 <= len(event.text) <= longest]
+    return [
+        event for event in found if 15 <= len(event.text) <= longest and not dangling(task, event.sentence, event.text)
+    ]
 
 
 def in_order(candidates: Sequence[Event], count: int) -> list[Event]:

@@ -11,11 +11,13 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from generator.teachers.rules.passages.names import keys_of, last_name
+from generator.teachers.rules.passages.names import keys_of, last_name, with_article
 from generator.teachers.rules.reading import Mention, Sentence, first_clause
+from generator.teachers.rules.sound import dangling, sound
 from generator.teachers.rules.statements import PRONOUN, Asked, Fields, dates, ended, people
 from generator.teachers.rules.task import Declined, Task
 from generator.teachers.rules.telling import Event, about, event_of
+from generator.teachers.rules.wrong import rivals, with_title
 
 VAGUE = (
     "I have a question about {t}.",
@@ -25,14 +27,14 @@ VAGUE = (
     "Do you know much about {t}?",
     "I am reading about {t} and I am stuck.",
     "Could I ask you something about {t}?",
-    "What was that thing in the history of {t} again?",
+    "Could you help me find something on {t}?",
 )
 BACK = (
-    "Gladly. Is it about {a}, about {b}, or about something else?",
+    "Let me help. Is it about {a}, about {b}, or about something else?",
     "Of course. Which part do you mean: {a}, {b}, or another one?",
-    "With pleasure. Are you thinking of {a} or of {b}?",
+    "Of course. Are you thinking of {a} or of {b}?",
     "Sure. Do you want to know about {a}, {b}, or something else?",
-    "Yes. What would you like to know: something about {a}, or rather about {b}?",
+    "What would you like to know: something about {a}, or rather about {b}?",
     "Certainly. There is a lot to tell, for example about {a} or {b}. What do you have in mind?",
 )
 MEANT = (
@@ -40,7 +42,7 @@ MEANT = (
     "I mean {a}. {q}",
     "The part with {a}. {q}",
     "{A}, I think. {q}",
-    "Yes, {a}. {q}",
+    "About {a}, please. {q}",
     "I was thinking of {a}. {q}",
 )
 WHEN_WAS_THAT = (
@@ -55,7 +57,7 @@ MORE = (
     "Tell me more about {n}.",
     "And what else can you tell me about {n}?",
     "What more is there to say about {n}?",
-    "How else does {n} come into it?",
+    "What else is there to know about {n}?",
 )
 ELSE = (
     "What else did {n} do?",
@@ -70,7 +72,7 @@ WRONG = (
     "No, not {w}. It was {r}.",
     "Hm, I have read that it was {r}.",
     "That can't be right, it was {r}.",
-    "My notes say {r}, not {w}.",
+    "My notes say {b}, not {v}.",
 )
 AGREED = (
     "You are right. {a}",
@@ -132,7 +134,7 @@ def clarifying_question(task: Task) -> Fields:
     """The user names the subject only; asked back, the user names a part of it and asks."""
     for one in _asked(task):
         named = [
-            mention.noun
+            with_article(mention.noun)
             for mention in one.sentence.of("person", "place", "thing")
             if mention is not one.right and mention.name in one.question and _can_stand(task, mention)
         ]
@@ -245,7 +247,11 @@ def _question(asked: str) -> str:
 
 
 def _plain(task: Task) -> list[Sentence]:
-    return task.rotate(sentence for sentence in task.sentences() if sentence.mentions and len(sentence.text) <= 220)
+    return task.rotate(
+        sentence
+        for sentence in task.sentences()
+        if sentence.mentions and len(sentence.text) <= 220 and not dangling(task, sentence)
+    )
 
 
 def _tells(sentence: Sentence, asked: Asked) -> bool:
@@ -272,24 +278,23 @@ def correction_by_the_user(task: Task) -> Fields:
     """A right question, an answer wrong in its name or date, and its correction."""
     for one in task.rotate([*people(task), *dates(task, plain=True)]):
         try:
-            (wrong,) = task.others(one.right, one.sentence.text, 1)
+            (wrong,) = rivals(task, one.right, f"{one.sentence.text} {one.question}", 1)
         except Declined:
             continue
         person = one.right.kind == "person"
-        if _IT.search(one.question):
+        if _IT.search(one.question) or not sound(task, one):
             continue
         if person and (PRONOUN.search(one.question) or re.search(r", [A-Z]", one.question)):
             continue  # "her", said of another, may be wrong
         right = one.right.name if person else _dated(one.right.name)
         false = wrong if person else _dated(wrong)
         question = task.in_context(f"who {one.question}?" if person else f"{one.question}?")
-        title = task.library.lexicon.title_of(wrong) if person else ""
         mistake = (
-            ended(f"{title} {wrong} {one.question}".strip()) if person else one.answer.replace(one.right.text, wrong)
+            ended(f"{with_title(task, wrong)} {one.question}") if person else one.answer.replace(one.right.text, wrong)
         )
         if mistake == one.answer or len(mistake) > 300:
             continue
-        words = {"r": right, "w": false, "a": one.answer}
+        words = {"r": right, "w": false, "a": one.answer, "b": one.right.name, "v": wrong}
         return {
             "question": question,
             "mistake": mistake,
@@ -303,9 +308,9 @@ def _asked(task: Task) -> list[Asked]:
     """Questions with "who" and "when", each whole, with the answer as a full sentence."""
     found = []
     for one in people(task):
-        if not re.search(r", [A-Z]", one.question):
+        if not re.search(r", [A-Z]", one.question) and sound(task, one):
             found.append(Asked(f"who {one.question}", one.right, one.sentence, one.answer))
-    found += dates(task, plain=True)
+    found += [one for one in dates(task, plain=True) if sound(task, one)]
     return task.rotate(
         [one for one in found if not _IT.search(one.question) and ". " not in one.question.replace("St. ", "")]
     )

@@ -219,7 +219,7 @@ def reasons(task: Task) -> list[Fact]:
         if match is None:
             continue
         body = clause.rest[: match.start()]
-        if _whole(body) and len(body) >= 6 and not re.search(r"\bno\b", body):
+        if _whole(body) and len(body) >= 6 and not re.search(r"\b(?:no|that)\b", body):
             question = turned(task, clause, body, "why")
             if question:
                 found.append(Fact(question, sentence.text, sentence))

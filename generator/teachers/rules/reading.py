@@ -29,7 +29,7 @@ _PREPOSITIONS = frozenset(
 )
 _EMPTY = frozenset(
     "it there this that he she they we i you when although though while whereas if because once unlike according today whether "
-    "how what where despite currently originally typically generally usually often sometimes".split()
+    "how what where despite currently originally typically generally usually often sometimes overall".split()
 )
 _NO_SUBJECT = frozenset(
     """which that who whose where when how what whether if why because while although since believe believes argue argues say

@@ -8,14 +8,17 @@ Cost: 0.2 to 0.6 ms an item.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from generator.teachers.rules.passages import fill
+from generator.teachers.rules import words
 from generator.teachers.rules.passages.names import joined, keys_of
+from generator.teachers.rules.passages.names import subject as subject_of
+from generator.teachers.rules.reading import Sentence
 from generator.teachers.rules.statements import Fields
 from generator.teachers.rules.task import Declined, Task
-from generator.teachers.rules.telling import blurs, event_of, is_passive, point, points, stamp_of, terse
+from generator.teachers.rules.telling import blurs, event_of, is_passive, point, stamp_of, terse
 
 BULLETS = (
     "Turn the following on {t} into bullet points:",
@@ -40,10 +43,10 @@ TELEGRAM = (
 IN_ORDER = (
     "Retell what follows about {t} in the order of time:",
     "Put the following on {t} into the order in which it happened:",
-    "Here is a note on {t}. Tell it again, the earliest first and with each date in front:",
+    "Here is a note on {t}. Tell it again, the earliest first:",
     "Tell this about {t} again as it happened, step by step:",
     "Rewrite the following on {t} in chronological order:",
-    "I want this on {t} with the dates in front and in their order:",
+    "I want this on {t} in the order of its dates:",
     "Arrange what is said here about {t} by date:",
     "Please go through the following on {t} from the earliest date to the latest:",
 )
@@ -66,14 +69,22 @@ LINE = 160
 
 def bullet_points(task: Task) -> Fields:
     """One point for each sentence that can stand alone, in full or in note form."""
-    found = points(task)
-    if len(found) < 4 or len(found) < 0.7 * len(task.reading.sentences):
-        raise Declined("too many sentences that lean on each other")
+    found = [_listed(sentence.text) for sentence in task.reading.sentences]
+    if len(found) < 4 or not all(found):
+        raise Declined("a sentence that cannot be a point")
     if task.rotate((True, False))[0]:
         found = [terse(text) for text in found]
     if max(map(len, found)) > 240:
         raise Declined("a sentence too long for a point")
     return {"request": asked(task, BULLETS), "points": found}
+
+
+def _listed(text: str) -> str:
+    """A sentence as one point of a list of them all: what it leans on stands in the points before it; empty if it is none."""
+    text = re.sub(r"^(?:Meanwhile|However|Then|Instead|Also|In addition|Furthermore|Moreover|But|And),? ", "", text)
+    pointed = re.match(r"(?:He|She|It|They|This|These|Those|Such)\b", text)
+    fits = 15 <= len(text) <= 240 and text.endswith(".") and not re.search(r"[\[\]{}|=<>\n]|[a-z]{3}[.!?] [A-Z]", text)
+    return f"{text[0].upper()}{text[1:]}" if fits and not pointed else ""
 
 
 def telegram(task: Task) -> Fields:
@@ -108,7 +119,7 @@ def chronological(task: Task) -> Fields:
         moved = [group for group in groups if not _follows(group, groups, ordered)]
         blurred = any(blurs(one, other) for one in dated for other in dated)
         leans = any(point(sentences[group[0]]) is None for group in moved)
-        if leans or blurred or (opening and ordered[0] is not groups[0]):
+        if leans or blurred or _between(moved, groups, sentences) or (opening and ordered[0] is not groups[0]):
             raise Declined("sentences that cannot be moved")
     told = []
     for number in [*opening, *(number for group in ordered for number in group)]:
@@ -117,6 +128,26 @@ def chronological(task: Task) -> Fields:
     if sum(text not in task.reading.snippet.text for text in told) + (ordered != groups) < 2:
         raise Declined("it is told in the order of time already")
     return {"request": asked(task, IN_ORDER), "text": " ".join(told)}
+
+
+def _between(moved: list[list[int]], groups: list[list[int]], sentences: Sequence[Sentence]) -> bool:
+    """Whether a sentence without a date stands where a group was taken from: it may belong to what followed it."""
+    for group in moved:
+        at = groups.index(group)
+        before = groups[at - 1][1:] if at else []
+        if any(not _pinned(sentences[groups[at - 1][0]], sentences[number]) for number in before):
+            return True
+    return any(
+        " had " in sentences[number].text and not _pinned(sentences[group[0]], sentences[number])
+        for group in groups
+        for number in group[1:]
+    )
+
+
+def _pinned(dated: Sentence, sentence: Sentence) -> bool:
+    """Whether a sentence plainly goes on from the dated one before it: by a pronoun, or a name they share."""
+    shared = any(mention.name.rpartition(" ")[2] in dated.text for mention in sentence.mentions)
+    return shared or bool(words.PRONOUN_START.match(sentence.text))
 
 
 def _follows(group: list[int], groups: list[list[int]], ordered: list[list[int]]) -> bool:
@@ -128,6 +159,7 @@ def _follows(group: list[int], groups: list[list[int]], ordered: list[list[int]]
 def lecture_notes(task: Task) -> dict[str, Any]:
     """Notes by the one each is about; the fullest sentence is left for the end."""
     notes: dict[str, list[str]] = {}
+    told: list[tuple[str, Sentence]] = []
     whole = [sentence for sentence in task.sentences() if sentence.mentions and len(sentence.text) <= 240]
     if len(whole) < 4:
         raise Declined("fewer than four sentences that stand alone")
@@ -137,18 +169,24 @@ def lecture_notes(task: Task) -> dict[str, Any]:
         if sentence is remember or clause is None or clause.lead or len(clause.subject.split()) > 6:
             continue
         subject = clause.person.name if clause.person else re.sub(r"^(?:The|A|An) (?=[a-z])", "", clause.subject)
-        said = clause.verb in ("was", "were") and not is_passive(clause.rest)
+        if re.search(r"\b(?:soon|later|then|also|now|still|first|finally|eventually|already)$", subject):
+            continue
+        said = clause.verb in ("was", "were") and not is_passive(clause.rest) and not clause.rest.startswith("to ")
+        told.append((subject[0].upper() + subject[1:], sentence))
         detail = terse(clause.rest if said else f"{clause.verb} {clause.rest}")
         detail = detail if detail.split()[0] in text_names(task) else detail[0].lower() + detail[1:]
         notes.setdefault(subject[0].upper() + subject[1:], []).append(detail)
     entries = [{"topic": topic, "detail": "; ".join(details)} for topic, details in notes.items()]
     if len(entries) < 3 or any(len(entry["detail"]) > 320 or len(entry["topic"]) < 3 for entry in entries):
         raise Declined("fewer than three subjects with something to note")
-    keys = keys_of(task)
-    heading = task.pick(HEADINGS).format(t=task.reading.topic, k=joined(keys))
+    shown = {entry["topic"] for entry in entries[:6]}
+    used = tuple(sentence for topic, sentence in told if topic in shown)
+    narrow = replace(task, reading=replace(task.reading, sentences=(*used, remember)))
+    keys = joined(keys_of(narrow))  # of what the notes tell, and the same in the request and above the notes
+    heading = task.pick(HEADINGS).format(t=task.reading.topic, k=keys)
     heading = heading if len(heading) <= 120 else task.reading.topic
     return {
-        "request": fill(task, task.pick(LECTURE)),
+        "request": task.pick(LECTURE).format(t=subject_of(task), k=keys),
         "heading": heading[0].upper() + heading[1:],
         "notes": entries[:6],
         "remember": remember.text,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from generator.teachers.rules.passages import fill
+from generator.teachers.rules.sound import dangling, sound
 from generator.teachers.rules.statements import Asked, Fields, dates, people
 from generator.teachers.rules.task import Declined, Task
 from generator.teachers.rules.telling import Event, about, events, simple_past, terse
@@ -30,9 +31,9 @@ SPANS = (
 )
 TABLES = (
     "what happened when in {t}, with {k}",
-    "the dates and deeds of {k} in the history of {t}",
+    "what happened to or around {k} in the history of {t}",
     "events of {t} that concern {k}",
-    "who did what and when in {t}, above all {k}",
+    "who did what and when in {t}, as regards {k}",
 )
 COLUMNS = (
     ("date", "who or what", "what happened"),
@@ -44,13 +45,14 @@ COLUMNS = (
 
 def key_facts(task: Task) -> Fields:
     """Three to six sentences that stand alone, in their order, each with a name, a date or a number."""
-    facts = [sentence.text for sentence in task.sentences() if sentence.mentions]
+    facts = [one.text for one in task.sentences() if one.mentions and not dangling(task, one)]
     if len(facts) < 3:
         raise Declined("fewer than three sentences that stand alone")
     count = min(len(facts), task.rng.randint(3, 6))
     chosen = set(task.rotate(facts)[:count])
+    told = [sentence for sentence in task.sentences() if sentence.text in chosen]
     return {
-        "subject": fill(task, task.pick(SUBJECTS), opens=False),
+        "subject": about(task, task.pick(SUBJECTS), told) or fill(task, "{t}", opens=False),
         "facts": [fact for fact in facts if fact in chosen],
     }
 
@@ -120,8 +122,16 @@ def _row(event: Event) -> dict[str, str] | None:
 
 def _questions(task: Task, event: Event) -> list[tuple[str, str, Event]]:
     """When it happened, who did it, and what happened that day; the table before them says what they are about."""
-    found = [(asked.question, asked.answer) for asked in dates(task) if asked.sentence is event.sentence]
-    found += [(f"who {asked.question}", asked.answer) for asked in people(task) if asked.sentence is event.sentence]
+    found = [
+        (asked.question, asked.answer)
+        for asked in dates(task)
+        if asked.sentence is event.sentence and sound(task, asked)
+    ]
+    found += [
+        (f"who {asked.question}", asked.answer)
+        for asked in people(task)
+        if asked.sentence is event.sentence and sound(task, asked)
+    ]
     if _asks_for_all(task, event):
         phrase = event.fronted.partition(",")[0]
         found.append((f"what happened {phrase[0].lower()}{phrase[1:]}", event.fronted))
@@ -140,16 +150,19 @@ def faq(task: Task) -> dict[str, Any]:
     order = {sentence.text: number for number, sentence in enumerate(task.reading.sentences)}
     asked: dict[str, tuple[str, str]] = {}
     for one in people(task):
-        if re.search(r", [A-Z][a-z]+ [A-Z]", one.question):
+        if re.search(r", [A-Z][a-z]+ [A-Z]", one.question) or not sound(task, one):
             continue  # "disappeared with U-47, Joachim Schepke died": two clauses
         asked.setdefault(
             one.sentence.text, (f"{task.pick(('who', 'who', 'which person'))} {one.question}", _said(task, one))
         )
     for one in dates(task):
+        if not sound(task, one):
+            continue
         if one.sentence.text not in asked or task.rng.random() < 0.4:
             asked[one.sentence.text] = (one.question, one.answer)
     for event in events(task):
-        if event.sentence.text not in asked and _asks_for_all(task, event):
+        whole = any(question.startswith("what happened") for question, _ in asked.values())
+        if not whole and event.sentence.text not in asked and _asks_for_all(task, event):
             when = event.fronted.partition(",")[0]
             asked[event.sentence.text] = (f"what happened {when[0].lower()}{when[1:]}", event.fronted)
     if len(asked) < 3:
@@ -160,7 +173,8 @@ def faq(task: Task) -> dict[str, Any]:
     ]
     if any(len(value) > 340 for entry in entries for value in entry.values()):
         raise Declined("a question or an answer that is too long")
-    return {"subject": fill(task, task.pick(SUBJECTS), opens=False), "faq": entries}
+    told = [sentence for sentence in task.reading.sentences if sentence.text in chosen]
+    return {"subject": about(task, task.pick(SUBJECTS), told) or fill(task, "{t}", opens=False), "faq": entries}
 
 
 def _said(task: Task, asked: Asked) -> str:

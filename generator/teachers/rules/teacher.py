@@ -45,7 +45,7 @@ LIBRARIES = 8  # snippet sets kept read: one for each prompt type of a block com
 class RulesTeacher:
     """The `Teacher` protocol, embedded."""
 
-    name = "rules:1"
+    name = "rules:2"
 
     def __init__(self) -> None:
         self._libraries: dict[tuple[str, frozenset[str]], Library] = {}

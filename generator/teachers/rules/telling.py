@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from generator.teachers.rules import words
 from generator.teachers.rules.passages import fill
 from generator.teachers.rules.reading import Sentence
+from generator.teachers.rules.sound import dangling
 from generator.teachers.rules.task import Declined, Task
 
 Span = tuple[int, int, int]
@@ -119,6 +120,7 @@ def event_of(task: Task, sentence: Sentence, number: int) -> Event | None:
         return None
     if (not before and not re.match(r",? \S", after)) or _DATE_GOES_ON.match(after):
         return None
+    after = re.sub(r"^, (?=(?:\w+ ){0,3}(?:before|after)\b)", " ", after) if before else after
     body = before.rstrip() + after if before else after.lstrip(" ,")
     body = re.sub(r" ,|,(?=\.)", lambda match: match.group().strip(" ") if match.group() == " ," else "", body).strip()
     body = body[0].upper() + body[1:]
@@ -144,7 +146,9 @@ def _time_phrase(sentence: Sentence) -> tuple[int, str] | None:
 def events(task: Task) -> list[Event]:
     """The passage's dated events, the earliest first; those whose place in time is not sure are left out."""
     found = [
-        event for number, sentence in enumerate(task.reading.sentences) if (event := event_of(task, sentence, number))
+        event
+        for number, sentence in enumerate(task.reading.sentences)
+        if (event := event_of(task, sentence, number)) and not dangling(task, sentence, event.text)
     ]
     sure = [event for event in found if not any(blurs(event.span, other.span) for other in found)]
     return sorted(sure, key=lambda event: (event.span, event.number))

@@ -10,7 +10,9 @@ import re
 from collections.abc import Callable, Iterator
 
 from generator.teachers.rules import words
+from generator.teachers.rules.passages.names import is_event
 from generator.teachers.rules.reading import Kind, Sentence, first_clause
+from generator.teachers.rules.sound import dangling, leans_on_subject, sound
 from generator.teachers.rules.statements import (
     PRONOUN,
     Asked,
@@ -65,19 +67,47 @@ def true_statement(task: Task) -> Fields:
     candidates = [
         sentence
         for sentence in task.sentences()
-        if sentence.mentions and len(sentence.text) <= 240 and sentence.text[0] not in "(“'"
+        if sentence.mentions and len(sentence.text) <= 240 and _whole(task, sentence)
     ]
     for sentence in task.rotate(candidates):
         statement = _first_statement(sentence) if task.rng.random() < 0.6 else sentence.text
         if statement != sentence.text:
-            return {"statement": stated(task, statement), "explanation": sentence.text}
+            return {"statement": placed(task, statement), "explanation": sentence.text}
         more = _said_further(task, sentence)
         if more and task.rng.random() < 0.8:
-            return {"statement": stated(task, statement), "explanation": f"{sentence.text} {more}"}
+            return {"statement": placed(task, statement), "explanation": f"{sentence.text} {more}"}
         inner = task.inside(sentence.text)
         echoes = [f"That is right: {inner}", f"Indeed, {inner}"] if inner else []
-        return {"statement": stated(task, statement), "explanation": task.pick((sentence.text, *echoes))}
+        return {"statement": placed(task, statement), "explanation": task.pick((sentence.text, *echoes))}
     raise Declined("no sentence that stands alone and names anything")
+
+
+_VERB = re.compile(r"\b(?:was|were|is|are|has|have|had|did|does|do|can|could|may|might|will|would)\b|[a-z](?:ed|s)\b")
+_COMMON = re.compile(
+    r"(?<=, )(?:Histor|Civil|Politic|Music|Physic|Mathematic|Technic|Techn|Librar|Academic|Guard)ians?\b"
+)  # no demonyms
+_BROAD = re.compile(r"^(?:On the subject of|With regard to|In the context of|In the story of) ")
+
+
+def _whole(task: Task, sentence: Sentence) -> bool:
+    """Whether a sentence can be judged true or false by itself: it has a verb, and no "the town" of another sentence."""
+    text = sentence.text
+    if text[0] in "(“'" or (text[0].isdigit() and sentence.clause is None) or not _VERB.search(text):
+        return False
+    return not dangling(task, sentence)
+
+
+def placed(task: Task, statement: str) -> str:
+    """A statement with its subject in front where it names little, or speaks of "the plan" that only its subject tells."""
+    text = stated(task, statement)
+    if text == statement and leans_on_subject(statement) and not task.names_topic(statement):
+        inner = task.inside(statement)
+        text = task.in_context(inner) if inner else statement
+    text = _COMMON.sub(lambda found: found.group().lower(), text)
+    if not _BROAD.match(text):
+        return text
+    opening = "In the history of" if is_event(task) else "In connection with"  # a statement is not "on the subject of"
+    return f"{opening} {_BROAD.sub('', text)}"
 
 
 def _first_statement(sentence: Sentence) -> str:
@@ -104,13 +134,13 @@ def _said_further(task: Task, sentence: Sentence) -> str:
 
 def false_statement(task: Task) -> Fields:
     """A fact turned round where a word allows it, else with another name, place, date or number in it."""
-    turned = [found for sentence in task.sentences() if (found := _turned(sentence))]
+    turned = [found for one in task.sentences() if _whole(task, one) and (found := _turned(one))]
     ways: list[Callable[[], Iterator[Swap]]] = [lambda: iter(task.rotate(turned)), lambda: _swaps(task)]
     if task.rng.random() < 0.5:
         ways.reverse()
     for way in ways:
         for swap in way():
-            return {"statement": stated(task, swap.false), "correction": _lead(task, swap) + swap.sentence.text}
+            return {"statement": placed(task, swap.false), "correction": _lead(task, swap) + swap.sentence.text}
     raise Declined("no fact that can be turned round, and no name, date or number that another could take the place of")
 
 
@@ -119,7 +149,7 @@ def wrong(*kinds: Kind) -> Callable[[Task], Fields]:
 
     def make(task: Task) -> Fields:
         for swap in _swaps(task, *kinds):
-            return {"fact": _lead(task, swap) + swap.sentence.text, "statement": stated(task, swap.false)}
+            return {"fact": _lead(task, swap) + swap.sentence.text, "statement": placed(task, swap.false)}
         raise Declined(f"no {WORD[kinds[0]]} that another could surely not take the place of")
 
     return make
@@ -159,7 +189,7 @@ def _swaps(task: Task, *kinds: Kind) -> Iterator[Swap]:
     candidates = [
         (sentence, mention)
         for sentence in task.sentences()
-        if len(sentence.text) <= 220
+        if len(sentence.text) <= 220 and _whole(task, sentence)
         for mention in sentence.of(*wanted)
         if not task.is_topic(mention.name) and exchangeable(sentence, mention)
     ]
@@ -190,6 +220,8 @@ def _wrong_actor(task: Task) -> Iterator[tuple[str, str]]:
         asked = when_clause(task, sentence)
         if asked is None or asked.question.count(clause.subject) != 1 or not exchangeable(sentence, clause.person):
             continue
+        if not sound(task, asked):
+            continue
         if PRONOUN.search(asked.question):
             continue
         try:
@@ -206,7 +238,7 @@ def _wrong_detail(task: Task) -> Iterator[tuple[str, str]]:
     """ "Who did it in 1941?", "When did they lose 50 ships?" where the year or the number was another one."""
     found: list[tuple[str, Asked]] = [("who ", asked) for asked in people(task)]
     found += [("", asked) for sentence in task.sentences() if (asked := when_clause(task, sentence))]
-    for opening, asked in task.rotate(found):
+    for opening, asked in task.rotate([one for one in found if sound(task, one[1])]):
         sentence = asked.sentence
         for mention in task.rotate(sentence.of("date", "number", "place")):
             question = asked.question

@@ -105,7 +105,7 @@ PLACE = (
     ),
     _gap(
         "Who was the mayor of {n}?",
-        "who was the mayor of {n}",
+        "who the mayor of {n} was",
         r"mayor|burgomaster|governor|council|city government|administ",
     ),
     _gap(
@@ -164,7 +164,10 @@ def _asked_of_names(task: Task, passage: str) -> Iterator[tuple[str, str, str]]:
     for gaps, name, nearby in task.rotate(found.values()):
         for gap in task.rng.sample(gaps, len(gaps)):
             if not gap.words.search(passage):
-                yield gap.question.format(n=name), gap.missing.format(n=name), nearby
+                phrases = (gap.question, gap.missing)
+                if re.match(r"[A-Z]{1,4}-?\d", name):  # "U-110", a submarine, and no "the"
+                    phrases = (gap.question.replace("the {n}", "{n}"), gap.missing.replace("the {n}", "{n}"))
+                yield phrases[0].format(n=name), phrases[1].format(n=name), nearby
 
 
 def _gaps(sentence: Sentence, mention: Mention) -> tuple[Gap, ...]:

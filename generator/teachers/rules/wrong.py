@@ -156,7 +156,7 @@ def swapped(task: Task, sentence: Sentence, mention: Mention) -> Swap | None:
 
 
 def with_title(task: Task, name: str) -> str:
-    """A full name with the title that the unit knows."""
+    """A full name with its title: the one of this article where it has one, else the one the unit knows."""
     title = task.library.lexicon.title_of(name)
     return _as_titled(task, name, title) or f"{title} {name}".strip()
 

@@ -69,6 +69,19 @@ WHEN_WHERE = (
     "Where and when did {k} leave their mark on {s}?",
     "When did {k} come into {s}, and where was it?",
 )
+WHEN_WHERE_NEUTRAL = (
+    "When and where did {k} come into {s}?",
+    "Where and when did the events in {s} that involved {k} take place?",
+    "When and where did the part of {s} that concerns {k} take place?",
+    "When and where did the things happen that link {k} with {t}?",
+    "On what dates and at which places do {k} come into {s}?",
+    "Where did {k} come into {s}, and when was that?",
+    "When did {k} come into {s}, and where was it?",
+    "When and where did the events of {s} happen that {k} are part of?",
+    "Which dates and places belong to the part of {s} with {k}?",
+    "When did the things told of {k} in {s} happen, and where?",
+    "At what time and in what places do we meet {k} in {s}?",
+)
 WHY = (
     "Why{c}?",
     "Why{c}, and what came of it?",
@@ -84,14 +97,14 @@ WHY = (
 WHY_NAMES = (
     "Why did {k} matter {i}?",
     "Why were {k} important for {t}?",
-    "Why did {k} become part of {s}?",
-    "Why did things go as they did with {k} {i}?",
-    "Why did {k} play a part in {s}, and what came of it?",
-    "Why did {s} come to involve {k}?",
-    "Why were {k} drawn into {s}?",
-    "Why did events around {k} {i} take the course they did?",
-    "Why did so much {i} turn on {k}?",
-    "Why were {k} of consequence {i}?",
+    "Why do {k} have a place in an account of {t}?",
+    "Why should one know about {k} {i}?",
+    "Why are {k} named when people tell of {t}?",
+    "Why do {k} deserve a mention {i}?",
+    "Why does an account of {t} deal with {k}?",
+    "Why are {k} worth knowing about {i}?",
+    "Why should an account of {s} name {k}?",
+    "Why do people speak of {k} when they speak of {t}?",
 )
 BARE = (
     "{k} in {s}",

@@ -117,7 +117,10 @@ def _has_reason(task: Task, sentence: Sentence, asked: str) -> bool:
     if _REASON.search(sentence.text.replace(asked, "")):
         return True
     following = task.reading.sentences[task.reading.sentences.index(sentence) + 1 :][:1]
-    return any(_PLAIN_REASON.search(near.text) for near in following)
+    clause = sentence.clause
+    doer = clause.subject.rpartition(" ")[2] if clause else ""
+    of_it = re.compile(rf"(?:He|She|They|It|This)\b|(?:\w+ ){{0,3}}{re.escape(doer)}\b")
+    return any(_PLAIN_REASON.search(near.text) and of_it.match(near.text) for near in following)
 
 
 def who(task: Task) -> Fields:
@@ -160,8 +163,13 @@ def when_where(task: Task) -> Fields:
         sentence.of("place") for sentence in sentences
     ):
         raise Declined("no date, or no place")
-    keys = joined(keys_of(task, "person", "thing"))
-    return {"question": task.pick(phrases.WHEN_WHERE).format(t=subject(task), s=story(task), k=keys)}
+    try:
+        keys = joined(keys_of(task, "person"))
+        choice: tuple[str, ...] = phrases.WHEN_WHERE
+    except Declined:  # a ridge or a plan takes no part in anything
+        keys = joined(keys_of(task, "person", "thing"))
+        choice = phrases.WHEN_WHERE_NEUTRAL
+    return {"question": task.pick(choice).format(t=subject(task), s=story(task), k=keys)}
 
 
 def keywords(task: Task) -> Fields:

@@ -29,7 +29,19 @@ _YEAR = re.compile(r"\d{4}")
 _CUT = re.compile(
     r"\d\w{0,2} $|\b[Tt]he (?:[A-Z][\w'’-]+ )+and $"
 )  # "the 5th and 27th Marine Regiments", "the Code and Cypher School"
+_CUT_AFTER = re.compile(
+    r" and (?:the )?(?:[A-Z][\w'’-]+ )+(?:School|Office|Committee|Board|Bureau|Department|Institute|Commission)\b"
+)
 _NO_START = frozenset("A An The Chief Staff De Von Van Besides Including Unlike Other".split())
+_NO_NAME = frozenset(
+    "Celsius Fahrenheit Kelvin Reich Allied Allies Christmas Easter Mayor President Senator Emperor".split()
+)
+_WITH_THE = frozenset(
+    """Army Navy Corps Fleet Division Brigade Regiment Battalion Squadron Front Symphony Plan Pact Axis Sea Ocean Islands Mountains
+    Pacific Atlantic Treaty Agreement Committee Commission Conference Convention Protocol Expedition Service Guards Rangers
+    Marines River Canal Desert Empire Republic Union Party Ministry Museum Institute Foundation Constitution Code Program
+    Programme Federation Association Index Alps Prize""".split()
+)
 _ABSTRACT = re.compile(r"(?:ism|ology|ity|tion|ics|ment|ness|ship|ance|ence|hood)$")
 
 
@@ -139,7 +151,7 @@ def _ranked(task: Task, kinds: Sequence[Kind], but: Sequence[str]) -> dict[str, 
                 continue
             once = mention.kind == "thing" and " " not in mention.name and counts[mention.text] < 2
             doubtful = once or mention.name in words.WIDE
-            ranked.setdefault(mention.noun, (doubtful, counts[mention.text], number))
+            ranked.setdefault(with_article(mention.noun), (doubtful, counts[mention.text], number))
     return ranked
 
 
@@ -152,6 +164,8 @@ def _can_be_said(task: Task, sentence: Sentence, mention: Mention) -> bool:
         return False
     if (
         _CUT.search(sentence.text[: mention.start])
+        or _CUT_AFTER.match(sentence.text, mention.end)
+        or name in _NO_NAME
         or tokens[0] in _NO_START
         or tokens[-1].lower() in words.FUNCTION_WORDS | {"toward", "towards", "upon"}
     ):
@@ -171,6 +185,15 @@ def _can_be_said(task: Task, sentence: Sentence, mention: Mention) -> bool:
         return tokens[-1] in words.NOT_A_PERSON or not re.search(r"(?:[cei]an|i[ct])$", tokens[-1])
     adjective = DEMONYM.match(tokens[-1]) and not tokens[-1].endswith("s")
     return not (adjective or (len(tokens) == 1 and _ADJECTIVE.match(name)))
+
+
+def with_article(name: str) -> str:
+    """A name with the article that English gives it, where the passage had "his" or "Chuikov's" in its place: "the 8th Guards Army"."""
+    tokens = name.split(" ")
+    bare_head = (
+        tokens[-1] in _WITH_THE and len(tokens) > 1 and tokens[0] not in ("the", "The") and not tokens[0].isupper()
+    )
+    return f"the {name}" if bare_head and not name.startswith(("Operation ", "Task Force ")) else name
 
 
 def joined(names: Sequence[str]) -> str:
@@ -209,8 +232,9 @@ def time_of(task: Task) -> str:
             return ""  # one date of many sentences
         return f" {'on' if _parts(first) == 3 else 'in'} {first}"
     one, other = _moment(first), _moment(last)
-    exact = min(_parts(first), _parts(last))
-    if other[0] - one[0] > WIDEST or one[:exact] == other[:exact]:  # the second: "June 1942 and 4 June 1942"
+    if _parts(first) != _parts(last):
+        return ""  # "between 1932 and 19 February 1945"
+    if other[0] - one[0] > WIDEST:
         return ""
     return f" between {first} and {last}"
 

@@ -130,7 +130,7 @@ JOURNALIST = (
     "What are the facts behind {k} {i}?",
     "For our readers: where do {k} come into {s}?",
     "Walk me through {t}. What was the part of {k}?",
-    "How much of {s} turns on {k}, and why?",
+    "What exactly have {k} to do with {t}?",
     "What should the public know about {k} {i}?",
     "What do we know for certain about {k} {i}?",
     "If you had to report on {t} through {k}, what would the facts be?",
@@ -146,12 +146,12 @@ HISTORIAN = (
     "What does the course of {s} look like when one follows {k}?",
     "What bearing do {k} have on our understanding of {t}?",
     "How would you reconstruct {t} as far as {k} are concerned?",
-    "What weight should an account of {t} give to {k}, and on what grounds?",
+    "What should a careful account of {t} record about {k}?",
     "Which developments connect {k} with {t}?",
     "What is established, beyond anecdote, about {k} in connection with {t}?",
     "In the wider context of {t}, what is the significance of {k}?",
     "What are the essential facts about {k} for anyone who studies {t}?",
-    "To what extent can {s} be told through {k}, and what would such an account contain?",
+    "What would an account of {s} as it touches {k} contain?",
 )
 SCEPTIC = (
     "I find it hard to believe that {k} had that much to do with {t}. What really happened?",
