@@ -24,8 +24,8 @@ ID = 24  # characters of a record's id
 
 @dataclass
 class Audit:
-    """`foreign_shards` belong to no unit of the plan. `items_miscounted` were both accepted and rejected, rejected twice,
-    or have another number of records than one (two for a pair). `superseded_rejects` are files of tries not committed."""
+    """`foreign_shards` belong to no unit of the plan. `items_miscounted` were (they, or a part of them that was asked about by
+    itself) both accepted and rejected, rejected twice, or have another number of records than one (two for a pair). `superseded_rejects` are files of tries not committed."""
 
     units: int = 0
     items: int = 0
@@ -86,12 +86,20 @@ def _unit(
     """Count one unit: its records and the rejects of the try that was committed against its items."""
     snippets = corpus.snippets(unit.block)[unit.start : unit.stop]
     wanted = {item_id(snippet.id, unit.fingerprint, unit.round) for snippet in snippets}
-    accepted, rejected = Counter(row["item"] for row in records), Counter(row["item"] for row in rejects)
-    orders = {row["item"]: 2 if row["pair_id"] else 1 for row in records}
+    made, refused = Counter(map(_part, records)), Counter(map(_part, rejects))
+    orders = {_part(row): 2 if row["pair_id"] else 1 for row in records}
     found.items += len(wanted)
     found.records += len(records)
     found.rejects += len(rejects)
-    found.items_unaccounted += len(wanted ^ (accepted.keys() | rejected.keys()))
-    found.items_miscounted += len(accepted.keys() & rejected.keys())
-    found.items_miscounted += sum(count != orders[item] for item, count in accepted.items())
-    found.items_miscounted += sum(count > 1 for count in rejected.values())
+    found.items_unaccounted += len(wanted ^ {item for item, _ in (*made, *refused)})
+    wrong = {part[0] for part, count in made.items() if count != orders[part]}
+    wrong |= {part[0] for part, count in refused.items() if count > 1 or part in made}
+    # An item that was asked about once was accepted or rejected once; one that was asked about in parts may be both.
+    words = Counter(item for item, _ in (*made, *refused))
+    wrong |= {item for item, phase in (*made, *refused) if "." not in phase and words[item] > 1}
+    found.items_miscounted += len(wrong)
+
+
+def _part(row: dict[str, Any]) -> tuple[str, str]:
+    """What one record or reject is about: an item, or the part of it that its phase names ("ask.2")."""
+    return row["item"], row["phase"]

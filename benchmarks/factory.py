@@ -23,6 +23,12 @@ import orjson
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
+# Of one call each, so that the loop beside it can stay bare.
+TYPES = (
+    *("choice/four-options", "cloze/entity", "qpt/formal", "qpt/student-before-an-exam", "qpt/tell-me-about"),
+    *("structure/key-facts", "truth/false-with-correction", "truth/true-statement", "wh/when", "wh/who"),
+)
+
 
 def command(*arguments: str, cwd: Path) -> str:
     """Run `factory …` on this process's cores and return its standard output."""
@@ -37,7 +43,7 @@ def factory_work(folder: Path) -> tuple[int, float]:
     command("init", str(workspace), cwd=folder)
     (workspace / "factory.toml").write_text('[teacher]\nbackend = "rules"\n')
     command("ingest", str(REPOSITORY / "examples/wwii/articles"), cwd=workspace)
-    command("enqueue", "--all", cwd=workspace)
+    command("enqueue", *(word for name in TYPES for word in ("--prompt-type", name)), cwd=workspace)
     begun = time.perf_counter()
     command("work", "--burst", cwd=workspace)
     seconds = time.perf_counter() - begun
@@ -52,7 +58,7 @@ def bare_loop(folder: Path) -> tuple[int, float]:
     from foundation.store import LocalStore
     from generator.catalogue import load_catalogue
     from generator.gates.cjk import CJK
-    from generator.render import chat_request, render_records
+    from generator.render import Source, chat_request, render_records
     from generator.teachers.base import TeacherRequest
     from generator.teachers.rules import RulesTeacher
 
@@ -63,12 +69,12 @@ def bare_loop(folder: Path) -> tuple[int, float]:
     async def loop() -> int:
         written, teacher = 0, RulesTeacher()
         with open(folder / "bare.jsonl", "wb") as file:
-            for prompt_type in load_catalogue().values():
+            for prompt_type in map(load_catalogue().__getitem__, TYPES):
                 requests = [
-                    TeacherRequest(chat_request(prompt_type, snippet, snippet.id, 1), prompt_type, snippet, 0)
-                    for snippet in snippets
+                    TeacherRequest(chat_request(prompt_type, source, source.snippet.id, 1), prompt_type, source, 0)
+                    for source in map(Source, snippets)
                 ]
-                by_id = {request.chat.id: request.snippet for request in requests}
+                by_id = {request.chat.id: request.source for request in requests}
                 async for reply in teacher.complete(requests):
                     if reply.finish != "stop":
                         continue

@@ -40,6 +40,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks._audit import Audit, audit
 from foundation.corpus import Corpus
+from foundation.prompt_type import ASK
 from foundation.reader import SHARDS
 from foundation.records import ChatReply, Snippet, Unit
 from foundation.settings import SplitSettings
@@ -54,7 +55,7 @@ from queue_workers.runner import Context, Recall, run_unit
 
 Fate = Literal["", "notice", "given back", "before", "during", "after", "between", "unacked", "silent"]
 DEATHS: tuple[Fate, ...] = ("before", "during", "after", "between", "unacked")
-SIZES = {"wh/who": 1, "wh/when": 2, "truth/false-with-correction": 3, "contrastive/person": 4}  # items in a unit
+SIZES = {"wh/who": 1, "wh/when": 2, "truth/false-with-correction": 3, "contrastive/number": 4}  # items in a unit
 BLOCKS, SNIPPETS = 8, 64
 INTERRUPTED = 0.01  # of the workers, each minute
 SHORTEST, LONGEST = 60.0, 120.0  # seconds of one unit
@@ -100,29 +101,31 @@ class Clock:
         return self.now
 
 
+TEXTS = {  # by prompt type, the fields in any order; no two items of a unit have the same {n}
+    "wh/who": '{"question": "Who led the ships that left with {n} sailors?", "answer": "Admiral Harald Brecht led them."}',
+    "wh/when": '{"question": "When did the ships leave Tarvik with {n} sailors?", "answer": "They left in {year}."}',
+    "truth/false-with-correction": '{"statement": "The ships left Osmark with {n} sailors.", "correction": "They left Tarvik."}',
+    "contrastive/number": '{"stem": "How many sailors left Tarvik in {year}", "option_1": "{n} sailors", "option_2": "{n}5 sailors", '
+    '"right": "1", "answer": "{n} sailors left Tarvik."}',
+}
+
+
 class InstantTeacher:
-    """Stands in for a language model: the same fitting text for every item of a prompt type, at once. No model, no grounding."""
+    """Stands in for a language model: a fitting text for every item, at once. No model. `calls` counts items, not phases."""
 
     name = "instant-stand-in"
-    texts = (  # by prompt type, the fields in any order
-        '{"question": "Who commanded the northern squadron until 1918?", "answer": "Admiral Harald Brecht commanded it."}',
-        '{"question": "When did the ships leave the harbour of Tarvik?", "answer": "They left it in March of that year."}',
-        '{"statement": "The treaty was signed in the harbour of Tarvik.", "correction": "It was signed in Osmark."}',
-        '{"stem": "Who defended Osmark", "right": "Anna Lindqvist", "wrong": "Harald Brecht", "answer": "Anna Lindqvist."}',
-    )
 
     def __init__(self, seed: int) -> None:
         self.random, self.calls, self.fate, self.recall = random.Random(seed), 0, "", Recall()
-        self._texts = dict(zip(SIZES, self.texts, strict=True))
 
     async def complete(self, requests: Sequence[TeacherRequest]) -> AsyncIterator[ChatReply]:
         if self.fate == "before":
             raise Killed
         answered = self.random.randrange(len(requests)) if self.fate in ("during", "given back") else len(requests)
         for request in requests[:answered]:
-            self.calls += 1
+            self.calls += request.phase == request.prompt_type.chain[0].name
             spoilt = self.random.random() < SPOILT
-            text = "no JSON at all" if spoilt else self._texts[request.prompt_type.id]
+            text = "no JSON at all" if spoilt else _fitting(request)
             yield ChatReply(id=request.chat.id, text=text, finish="stop")
         if self.fate == "given back":
             self.recall()
@@ -132,6 +135,14 @@ class InstantTeacher:
 
     async def close(self) -> None:
         """Nothing to let go of."""
+
+
+def _fitting(request: TeacherRequest) -> str:
+    """What a language model would say of this item."""
+    index = request.source.snippet.index
+    if request.phase != ASK:
+        return json.dumps({request.prompt_type.each: [f"{index + 40} sailors"]})
+    return TEXTS[request.prompt_type.id].replace("{n}", str(index + 40)).replace("{year}", f"19{index:02d}")
 
 
 class SeenStore:

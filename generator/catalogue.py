@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from foundation.errors import UsageError
-from foundation.prompt_type import PromptType
+from foundation.prompt_type import ASK, PromptType
 from generator.gates.fields import CHECK_NAMES
 from generator.prompt_checks import check_fields, check_options, check_variables
 from generator.prompt_file import KEYS, UNTRAINED, PromptFile, Section, nearest, read_file
@@ -32,7 +32,7 @@ def load_catalogue(folder: Path | None = None, own: Path | None = None) -> dict[
     thing that is wrong.
     """
     found = _load((folder or FOLDER).resolve())
-    if own is not None and any(own.glob("*/*.md")):
+    if own is not None and files_of(own):
         found = dict(sorted((found | _load(own.resolve(), _stamps(own))).items()))
     return found
 
@@ -133,6 +133,10 @@ def _templates(file: PromptFile) -> dict[str, Any]:
     phases = file.values.get("phases") or {}
     if not isinstance(phases, dict) or not all(isinstance(values, dict) for values in phases.values()):
         raise file.error("phases: not a table of tables", file.line_of(["phases"]), "phases: {extract: {fields: ...}}")
+    if ASK in phases:
+        raise file.error(
+            "a phase called 'ask': so is the last call", file.line_of(["phases", ASK]), "name it otherwise"
+        )
     wanted = ["system", "user", *(f"{name}: {part}" for name in phases for part in ("system", "user"))]
     missing = [name for name in wanted if name not in named]
     missing += [f"record: {role}" for role in ("user", "assistant") if role not in roles]

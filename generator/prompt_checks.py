@@ -20,12 +20,16 @@ _PARTNER = r"<second-passage>\s*\{\{\s*partner\s*\}\}\s*</second-passage>\s*"
 
 
 def check_fields(file: PromptFile, prompt_type: PromptType) -> None:
-    """Every choice has values, and no field of a chain has the name of another; `each` is a list of strings."""
+    """Every choice has values; no field has the name of another, or of a variable; `each` is a list of strings."""
+    taken = _variables_of(prompt_type)
     seen: dict[str, FieldSpec] = {}
     for phase in prompt_type.chain:
         keys = ["fields"] if phase.name == ASK else ["phases", phase.name, "fields"]
         for name, spec in phase.fields.items():
             line = file.line_of([*keys, name])
+            if name in taken:
+                what = f"the field {name!r} has the name of a variable, which would stand in its place"
+                raise file.error(what, line, "give it another name")
             if name in seen:
                 raise file.error(f"the field {name!r} stands in two phases", line, "give one of them another name")
             if (spec.type == "choice") != bool(spec.values):
@@ -43,6 +47,16 @@ def check_fields(file: PromptFile, prompt_type: PromptType) -> None:
         if source is None or source.type != "list" or source.keys:
             what = f"each: {each!r} is no list of strings of the phase before"
             raise file.error(what, file.line_of(["each"]), "name a list field of the last of `phases`")
+
+
+def _variables_of(prompt_type: PromptType) -> set[str]:
+    """The variables that templates of this type are given besides its fields."""
+    names = {*TEACHER_VARIABLES, *(PARTNER_VARIABLES if prompt_type.partner else ())}
+    if prompt_type.each:
+        names.add("each")
+    if prompt_type.options:  # the number of the right option is in no template: `right` is the option's text there
+        names |= {*OPTION_VARIABLES} - ({prompt_type.options.right} & {"right"})
+    return names
 
 
 def check_options(file: PromptFile, prompt_type: PromptType) -> None:

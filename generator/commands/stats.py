@@ -33,7 +33,7 @@ def stats(
     from generator.report.generation import collect_generation
 
     workspace = Workspace.find()
-    wanted = {one.id for one in select(prompt_type, workspace.prompts)}
+    wanted = {one.id for one in select(prompt_type, workspace.prompts)} if prompt_type else set()
     with progress("units read") as bar:
         found = collect_generation(workspace.store, bar.advance)
     types = [one for id_, one in sorted(found.types.items()) if one.items and (not wanted or id_ in wanted)]
@@ -110,7 +110,10 @@ def _reasons(reasons: Counter[tuple[str, str, str]]) -> str:
 def _positions(stands: Counter[str]) -> Counter[int]:
     """`right_first`, `wrong_first` and `right_3` as places, from 1."""
     places = {"right_first": 1, "wrong_first": 2}
-    return Counter({places.get(name) or int(name.rpartition("_")[2]): count for name, count in stands.items()})
+    found: Counter[int] = Counter()
+    for name, count in stands.items():  # versions of one type may have been ordered in both ways
+        found[places.get(name) or int(name.rpartition("_")[2])] += count
+    return found
 
 
 def _shares(counts: Counter[int]) -> str:

@@ -55,7 +55,7 @@ _REFUSAL_WORDS = (  # nobody but a model says these of itself, wherever they sta
 _THOUGHT = re.compile(
     r"""["“'‘]?(?:
       let\ me\ (?:think|re-?read|start\ by|begin\ by|first|analy[sz]e|break\ (?:this|it)\ down|see,)
-    | (?:okay|ok|alright|all\ right|right|sure|hmm+),?\ (?:so\ |now\ |then\ )*(?:the\ user|let['’]?s?\ (?:me|see|think)|let\ me|i\ (?:need|have|should|must)\ to|we\ need\ to|here['’]?s?\ (?:is\ )?(?:the|a|your|one)|here\ (?:is|are)\b)
+    | (?:okay|ok|alright|all\ right|right|sure|hmm+),?\ (?:so\ |now\ |then\ )*(?:the\ user|let['’]?s?\ (?:me|see|think)|let\ me|(?:i|we)\ (?:need|have|should|must)\ to\ (?:write|generate|create|produce|output|answer|respond|find|pick|choose|identify|come\ up|figure|make)\b|here['’]?s?\ (?:is\ )?(?:the|a|your|one)|here\ (?:is|are)\b)
     | (?:so,?\ )?the\ user\ (?:wants|is\ asking|asks|asked|has\ (?:asked|given|provided)|needs|gave|provided)
     | (?:first|now|so),?\ (?:i|we)\ (?:need|have)\ to\ (?:read|write|find|identify|understand|produce|output|generate|create|come\ up)
     | (?:i|we)\ need\ to\ (?:write|produce|output|generate|create|come\ up)\b

@@ -48,7 +48,13 @@ USER = "Subject: {{ title }}\n\n<passage>\n{{ passage }}\n</passage>"
 def small(fields: Any, turns: Any, **more: Any) -> PromptType:
     """A prompt type with these fields; `turns` are (role, template), or (role, template, "untrained")."""
     made = {name: spec if isinstance(spec, FieldSpec) else FieldSpec(**spec) for name, spec in fields.items()}
-    values = {"id": "tests/small", "version": 1, "summary": "", "system": "Write a question.", "user": USER} | more
+    values: dict[str, Any] = {
+        "id": "tests/small",
+        "version": 1,
+        "summary": "",
+        "system": "Write a question.",
+        "user": USER,
+    } | more
     return PromptType(
         fields=made,
         turns=tuple(Turn(role=role, template=text, trained=not rest) for role, text, *rest in turns),

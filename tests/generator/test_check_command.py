@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 
 from foundation.errors import UsageError
-from foundation.prompt_type import PromptType
 from foundation.records import GateResult, Record, Snippet
 from generator.catalogue import load_catalogue
 from generator.gates import Gates
 from generator.gates.files import check_lines
 from generator.teachers.rules import RulesTeacher
-from tests.generator.prompt_files import ANSWERED, PASSAGE, armies, snippet
+from tests.generator.prompt_files import ANSWERED, PASSAGE, armies, small, snippet
 from tests.generator.scripted import everyone, records_of, run
 from tests.support.commands import run as run_command
 
@@ -146,7 +145,8 @@ def test_a_question_may_come_again_in_another_unit_and_in_the_other_order_of_its
 
 def test_a_record_that_shows_its_passage_may_speak_of_it(warm_gates: Gates) -> None:
     # given records of two types of a workspace, of which one shows the passage beside the question
-    beside = ANSWERED.model_copy(update={"id": "tests/beside", "turns": _beside(ANSWERED)})
+    turns = [("user", "{{ passage }}\n\n{{ question }}"), ("assistant", "{{ answer }}")]
+    beside = small({"question": {}, "answer": {}}, turns, id="tests/beside")
     fields = {"question": "What does the passage say of Georgy Zhukov?", "answer": "He led an army."}
     (shown,) = records_of(run(everyone(fields), beside, armies(1), warm_gates))
     hidden = shown.model_copy(update={"prompt_type": ANSWERED.id})
@@ -155,11 +155,6 @@ def test_a_record_that_shows_its_passage_may_speak_of_it(warm_gates: Gates) -> N
     results = list(check_lines(rows, "f", warm_gates, {beside.id: beside, ANSWERED.id: ANSWERED}))
 
     assert [(result.gate, result.field) for result in results] == [("", ""), ("standalone", "messages[0]")]
-
-
-def _beside(prompt_type: PromptType) -> Any:
-    first, *rest = prompt_type.turns
-    return (first.model_copy(update={"template": "{{ passage }}\n\n{{ question }}"}), *rest)
 
 
 def test_a_passage_that_speaks_of_a_text_is_no_fault_of_its_record(warm_gates: Gates) -> None:

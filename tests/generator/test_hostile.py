@@ -258,9 +258,8 @@ def test_french_answers_about_a_french_text_are_refused(warm_gates: Gates) -> No
 
 
 def test_a_template_that_renders_empty_in_one_order_rejects_both(warm_gates: Gates) -> None:
-    prompt_type = TWO.model_copy(
-        update={"id": "tests/empty", "turns": (*TWO.turns[:1], TWO.turns[1].model_copy(update={"template": HALF}))}
-    )
+    half = "{% if right_letter == 'A' %}{{ answer }}{% endif %}"
+    prompt_type = small(TWO.fields, [("user", TWO.turns[0].template), ("assistant", half)], options=TWO.options)
     fields = {
         "stem": "Who led it",
         "option_1": "Georgy Zhukov",
@@ -273,9 +272,6 @@ def test_a_template_that_renders_empty_in_one_order_rejects_both(warm_gates: Gat
 
     assert records_of(outcomes) == []
     assert [(one.gate, one.code) for one in rejects_of(outcomes)] == [("render", "empty")]
-
-
-HALF = "{% if right_letter == 'A' %}{{ answer }}{% endif %}"
 
 
 def test_a_template_that_cannot_be_rendered_is_one_clear_message(warm_gates: Gates) -> None:

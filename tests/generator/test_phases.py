@@ -10,7 +10,7 @@ import pytest
 
 from foundation.errors import Failure
 from foundation.prompt_type import output_schema
-from foundation.records import ChatReply
+from foundation.records import ChatReply, Record, Reject
 from generator.gates import Gates
 from generator.pipeline import Outcome
 from generator.teachers.base import TeacherRequest
@@ -208,7 +208,7 @@ def test_ids_seeds_and_order_follow_the_place_of_an_entry_and_not_what_was_said(
 
 def _spent(outcomes: Sequence[Outcome]) -> int:
     """The prompt tokens of a unit: each call of an item once, though a pair of records shares it."""
-    rows = [*records_of(outcomes), *rejects_of(outcomes)]
+    rows: list[Record | Reject] = [*records_of(outcomes), *rejects_of(outcomes)]
     return sum({(row.item, row.phase): row.usage.prompt_tokens for row in rows}.values())
 
 
@@ -261,7 +261,8 @@ def test_a_chain_of_single_calls_counts_each_once(warm_gates: Gates) -> None:
 
     outcomes = run(everyone(fields), CHAIN, armies(2), warm_gates)
 
-    assert [one.usage.prompt_tokens for one in (*records_of(outcomes), *rejects_of(outcomes))] == [14, 14]
+    (record,), (reject,) = records_of(outcomes), rejects_of(outcomes)
+    assert (record.usage.prompt_tokens, reject.usage.prompt_tokens) == (14, 14)
 
 
 # A teacher in trouble

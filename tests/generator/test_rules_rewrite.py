@@ -17,7 +17,7 @@ from generator.teachers.rules.telling import span_of, terse
 from tests.generator.prompt_files import snippet
 from tests.generator.test_rules import accepted, replies
 
-SHARES = {"bullet-points": 0.65, "chronological": 0.22, "lecture-notes": 0.7, "telegram": 0.9}
+SHARES = {"bullet-points": 0.65, "chronological": 0.18, "lecture-notes": 0.7, "telegram": 0.9}
 """The share of the project's own snippets that must give an accepted record."""
 SHOWN = ("rewrite/bullet-points", "rewrite/chronological", "rewrite/telegram")
 DROPPED = re.compile(r"\b(?:the|an?|on|in|was|were|being|and|which|who)\b|\W", re.IGNORECASE)
@@ -129,7 +129,7 @@ def test_a_chronological_text_rises_and_says_the_same(wwii_snippets: list[Snippe
 
 def test_what_is_told_late_is_moved_to_its_time() -> None:
     text = snippet(
-        "Soviet troops freed Klin on 15 December 1941. Frost had hardened the ground around Moscow. "
+        "Soviet troops freed Klin on 15 December 1941. Frost had hardened the ground around Klin. "
         "Heinz Guderian entered Orel on 3 October 1941. The trams were still running in Orel. "
         "German troops entered Kalinin on 14 October 1941."
     )
@@ -139,8 +139,18 @@ def test_what_is_told_late_is_moved_to_its_time() -> None:
     assert fields["text"] == (
         "On 3 October 1941, Heinz Guderian entered Orel. The trams were still running in Orel. "
         "On 14 October 1941, German troops entered Kalinin. "
-        "On 15 December 1941, Soviet troops freed Klin. Frost had hardened the ground around Moscow."
+        "On 15 December 1941, Soviet troops freed Klin. Frost had hardened the ground around Klin."
     )
+
+
+def test_a_sentence_without_a_date_that_may_lead_on_to_the_next_one_keeps_both_in_their_place() -> None:
+    text = snippet(
+        "Soviet troops freed Klin on 15 December 1941. Erich von Manstein had proposed the attack. "
+        "Heinz Guderian entered Orel on 3 October 1941. The trams were still running in Orel. "
+        "German troops entered Kalinin on 14 October 1941."
+    )
+
+    assert declined("rewrite/chronological", text)
 
 
 def test_a_sentence_that_leans_on_the_one_before_is_not_moved_away_from_it() -> None:

@@ -30,7 +30,11 @@ def _request(prompt_type: PromptType) -> TeacherRequest:
     text = "Georgy Zhukov commanded the front."
     snippet = Snippet(id="s", article_id="a", title="T", source="s", index=0, sentences=(text,), text=text)
     chat = ChatRequest(
-        id="1", messages=messages_of([("user", text)]), schema_=output_schema(prompt_type.fields), sampling=Sampling(), seed=1
+        id="1",
+        messages=messages_of([("user", text)]),
+        schema_=output_schema(prompt_type.fields),
+        sampling=Sampling(),
+        seed=1,
     )
     return TeacherRequest(chat, prompt_type, Source(snippet), 0)
 

@@ -20,7 +20,7 @@ from tests.support.fault_server import FaultServer, fault_server, reply
 from tests.support.faults import wait_for
 
 TYPE = "qpt/tell-me-about"
-ANSWER = json.dumps({"question": "Can you tell me about the Osmark campaign and the people who took part in it?"})
+QUESTION = "Can you tell me about the Osmark campaign, and about the {} papers that are kept of it?"
 Mode = Literal["answer", "hold", "reset", "error", "refuse"]
 
 
@@ -53,7 +53,7 @@ class Asked:
             return "reset"
         if self.mode == "refuse":
             return 400, "never"
-        return (503, "not now") if self.mode == "error" else reply(ANSWER)
+        return (503, "not now") if self.mode == "error" else reply(_answer(number))
 
     def settings(self, *, workers: int = 2, timeout: float = 60, queue: str = "lease = 20\nheartbeat = 4\n") -> str:
         """A `factory.toml` that names this server."""
@@ -77,6 +77,11 @@ class Asked:
     def wait_until_asked(self, numbers: set[int], since: int) -> None:
         """Until one of these snippets is asked about after request `since`."""
         wait_for(lambda: numbers & set(self.asked[since:]), what="the unit's second run")
+
+
+def _answer(number: int) -> str:
+    """Another one for each snippet, or the gates would refuse it as asked before."""
+    return json.dumps({"question": QUESTION.format(number + 2)})
 
 
 @contextmanager

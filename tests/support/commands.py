@@ -37,7 +37,7 @@ def shard_records(workspace: Path) -> list[dict[str, Any]]:
     return [
         json.loads(line)
         for shard in sorted(workspace.glob("shards/*/*/*.jsonl"))
-        for line in shard.read_text().splitlines()
+        for line in shard.read_bytes().splitlines()
     ]
 
 
@@ -46,5 +46,5 @@ def reject_lines(workspace: Path) -> list[dict[str, Any]]:
     return [
         json.loads(line)
         for file in sorted(workspace.glob("rejects/*/*/*.jsonl"))
-        for line in file.read_text().splitlines()
+        for line in file.read_bytes().splitlines()
     ]

@@ -38,7 +38,7 @@ from tests.support.commands import REPOSITORY
 
 SHORT = "[queue]\nlease = 20\nheartbeat = 4\n"  # so that a test need not wait for the real ones
 RULES = '[teacher]\nbackend = "rules"\n'
-TYPES = ("wh/who", "cloze/entity", "qpt/tell-me-about", "truth/true-statement")
+TYPES = ("wh/who", "cloze/entity", "qpt/tell-me-about", "wh/when")  # the last one rejects every sixth item or so
 
 NAMES = ("Harald Brecht", "Anna Lindqvist", "Tomas Vereen", "Ilse Marran", "Peter Oswin", "Clara Duval")
 PLACES = ("Tarvik", "Osmark", "Lindhaven", "Brenna", "Kolmar", "Esterwick")

@@ -14,8 +14,9 @@ from dataclasses import replace
 
 from generator.gates.fields import clash
 from generator.teachers.rules.dated import Event, events, in_order
+from generator.teachers.rules.passages.names import subject
 from generator.teachers.rules.reading import main_part
-from generator.teachers.rules.sound import sound
+from generator.teachers.rules.sound import in_context, sound
 from generator.teachers.rules.statements import Asked, Fields, blanks, dates, people
 from generator.teachers.rules.task import Declined, Task
 from generator.teachers.rules.wrong import exchangeable, rivals, titled_here
@@ -90,7 +91,7 @@ def options(count: int) -> Callable[[Task], Fields]:
             if not is_person and asked.right.kind != "date" and not _clear(asked):
                 continue
             opening = task.pick(("who", _which(asked, count))) + " " if is_person else ""
-            question = task.in_context(f"{opening}{asked.question}?")
+            question = in_context(task, f"{opening}{asked.question}?")
             try:
                 wrong = rivals(task, asked.right, f"{asked.sentence.text} {question}", count - 1)
             except Declined:
@@ -135,7 +136,7 @@ def order_of_events(task: Task) -> Fields:
     told = " ".join(dict.fromkeys(event.sentence.text for event in chosen))
     if len(told) > 600 or len({event.sentence.text for event in chosen}) < 4 or task.rng.random() < 0.4:
         told = " ".join(event.told for event in chosen)
-    question = task.pick(ORDER).format(t=task.reading.topic)
+    question = task.pick(ORDER).format(t=subject(task))
     return {
         "question": question,
         **{f"event_{number}": event.text for number, event in enumerate(chosen, 1)},
@@ -150,7 +151,7 @@ def match_pairs(task: Task) -> Fields:
         ways.reverse()
     for way in ways:
         for question, pairs in way(task):
-            fields: Fields = {"question": question.format(t=task.reading.topic)}
+            fields: Fields = {"question": question.format(t=subject(task))}
             for number, (item, match) in enumerate(pairs, 1):
                 fields |= {f"item_{number}": item, f"match_{number}": match}
             return fields
@@ -223,10 +224,10 @@ def _odd_event(task: Task) -> Fields | None:
         odd = next(event for name, several in groups.items() if name != shared for event in several)
         same = groups[shared][:3]
         return {
-            "shared": f"The other three all happened in {shared}.",
+            "shared": f"The others all happened in {shared}.",
             **_ordered(task, odd.text, [event.text for event in same]),
             "different": odd.told,
-            "question": task.pick(ODD_YEAR).format(t=task.reading.topic, w=word),
+            "question": task.pick(ODD_YEAR).format(t=subject(task), w=word),
         }
     return None
 
@@ -267,10 +268,10 @@ def _odd_person(task: Task) -> Fields | None:
             else f"bore the title of {title}"
         )
         return {
-            "shared": f"The other three were {plural or f'{shared.lower()}s'}.",
+            "shared": f"The others were {plural or f'{shared.lower()}s'}.",
             **_ordered(task, odd, same),
             "different": f"{odd} {be}.",
-            "question": task.pick(ODD_RANK).format(t=task.reading.topic),
+            "question": task.pick(ODD_RANK).format(t=subject(task)),
         }
     return None
 

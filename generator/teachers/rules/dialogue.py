@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from generator.teachers.rules.passages.names import keys_of, last_name, with_article
+from generator.teachers.rules.passages.names import keys_of, last_name, subject, with_article
 from generator.teachers.rules.reading import Mention, Sentence, first_clause
-from generator.teachers.rules.sound import dangling, sound
+from generator.teachers.rules.sound import dangling, in_context, sound
 from generator.teachers.rules.statements import PRONOUN, Asked, Fields, dates, ended, people
 from generator.teachers.rules.task import Declined, Task
 from generator.teachers.rules.telling import Event, about, event_of
@@ -150,7 +150,7 @@ def clarifying_question(task: Task) -> Fields:
             question = f"{one.question[0].upper()}{one.question[1:]}?"
             meant = task.pick(MEANT).format(a=name, A=f"{name[0].upper()}{name[1:]}", q=question)
             return {
-                "vague": task.pick(VAGUE).format(t=task.reading.topic),
+                "vague": task.pick(VAGUE).format(t=subject(task)),
                 "back": task.pick(BACK).format(**pair),
                 "meant": meant,
                 "answer": one.answer,
@@ -178,11 +178,13 @@ def _openings(task: Task) -> Iterator[Turn]:
         event = _event(task, one.sentence)
         if one.right.kind == "person" and event and event.text.startswith(_subject(one)):
             asked = first_clause(event.text[len(_subject(one)) :].strip(" ."))
-            question = task.in_context(f"{task.pick(('who', 'who', 'which person'))} {asked}?")
+            if len(asked) < 12 or asked.startswith(","):
+                continue
+            question = in_context(task, f"{task.pick(('who', 'who', 'which person'))} {asked}?")
             yield Turn(question, ended(f"{_named(one.right)} {asked}"), one.sentence, dated=False)
         else:
             dated = bool(one.sentence.of("date"))
-            yield Turn(task.in_context(f"{one.question}?"), one.answer, one.sentence, dated)
+            yield Turn(in_context(task, f"{one.question}?"), one.answer, one.sentence, dated)
 
 
 def _subject(one: Asked) -> str:
@@ -209,7 +211,9 @@ def _following(task: Task, turns: list[Turn]) -> Iterator[Turn]:
 def _more(task: Task, sentence: Sentence, mention: Mention) -> Turn:
     clause = sentence.clause
     doer = clause is not None and clause.person is mention and clause.verb not in ("was", "were", "had")
-    name = last_name(mention.name) if mention.kind == "person" and task.pick((True, False)) else mention.noun
+    name = (
+        last_name(mention.name) if mention.kind == "person" and task.pick((True, False)) else with_article(mention.noun)
+    )
     event = _event(task, sentence)
     answer, dated = (event.text, False) if event and task.pick((True, False)) else (sentence.text, True)
     return Turn(task.pick(ELSE if doer else MORE).format(n=name), answer, sentence, dated)
@@ -288,7 +292,7 @@ def correction_by_the_user(task: Task) -> Fields:
             continue  # "her", said of another, may be wrong
         right = one.right.name if person else _dated(one.right.name)
         false = wrong if person else _dated(wrong)
-        question = task.in_context(f"who {one.question}?" if person else f"{one.question}?")
+        question = in_context(task, f"who {one.question}?" if person else f"{one.question}?")
         mistake = (
             ended(f"{with_title(task, wrong)} {one.question}") if person else one.answer.replace(one.right.text, wrong)
         )

@@ -16,6 +16,7 @@ from generator.teachers.rules import words
 from generator.teachers.rules.passages.names import joined, keys_of
 from generator.teachers.rules.passages.names import subject as subject_of
 from generator.teachers.rules.reading import Sentence
+from generator.teachers.rules.sound import has_verb
 from generator.teachers.rules.statements import Fields
 from generator.teachers.rules.task import Declined, Task
 from generator.teachers.rules.telling import blurs, event_of, is_passive, point, stamp_of, terse
@@ -69,7 +70,7 @@ LINE = 160
 
 def bullet_points(task: Task) -> Fields:
     """One point for each sentence that can stand alone, in full or in note form."""
-    found = [_listed(sentence.text) for sentence in task.reading.sentences]
+    found = [_listed(sentence.text) if has_verb(sentence) else "" for sentence in task.reading.sentences]
     if len(found) < 4 or not all(found):
         raise Declined("a sentence that cannot be a point")
     if task.rotate((True, False))[0]:
@@ -91,7 +92,7 @@ def telegram(task: Task) -> Fields:
     """The whole passage, each sentence in as few words as grammar lets go of."""
     lines: list[str] = []
     for sentence in task.reading.sentences:
-        if not sentence.text.endswith(".") or re.search(r"[\[\]{}|=<>\n]", sentence.text):
+        if not sentence.text.endswith(".") or not has_verb(sentence) or re.search(r"[\[\]{}|=<>\n]", sentence.text):
             raise Declined("a sentence that is no plain prose")
         whole = terse(sentence.text)
         lines += [whole] if len(whole) <= 90 else [terse(part) for part in SPLIT.split(whole) if part]
@@ -183,8 +184,8 @@ def lecture_notes(task: Task) -> dict[str, Any]:
     used = tuple(sentence for topic, sentence in told if topic in shown)
     narrow = replace(task, reading=replace(task.reading, sentences=(*used, remember)))
     keys = joined(keys_of(narrow))  # of what the notes tell, and the same in the request and above the notes
-    heading = task.pick(HEADINGS).format(t=task.reading.topic, k=keys)
-    heading = heading if len(heading) <= 120 else task.reading.topic
+    heading = task.pick(HEADINGS).format(t=subject_of(task), k=keys)
+    heading = heading if len(heading) <= 120 else subject_of(task)
     return {
         "request": task.pick(LECTURE).format(t=subject_of(task), k=keys),
         "heading": heading[0].upper() + heading[1:],
@@ -200,7 +201,7 @@ def text_names(task: Task) -> set[str]:
 
 def asked(task: Task, phrases: tuple[str, ...]) -> str:
     """The instruction in front of a passage that is shown."""
-    return task.pick(phrases).format(t=task.reading.topic)
+    return task.pick(phrases).format(t=subject_of(task))
 
 
 MAKERS: dict[str, Callable[[Task], Fields]] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from generator.teachers.rules import words
+from generator.teachers.rules.passages.names import is_event, is_narrative, subject
 from generator.teachers.rules.reading import Sentence
 from generator.teachers.rules.statements import Asked
 from generator.teachers.rules.task import Task
@@ -16,8 +17,9 @@ from generator.teachers.rules.task import Task
 _SPOT = re.compile(
     r"\b[Tt]he (?:(?:small|large|old|main|same|whole|little|northern|southern|eastern|western) )?"
     r"(?P<noun>town|city|village|bridge|hill|building|fortress|fort|airfield|ridge|harbour|harbor|port|river|island|lake|"
-    r"mountain|canal|castle|church|county|district|region|province|heights|bunker|camp)\b"
-    r"(?!['’-]| (?:of|at|in|on|near|over|across|called|named|where|that|which|between|around|to)\b| [A-Z])"
+    r"mountain|canal|castle|church|county|district|region|province|heights|bunker|camp|"
+    r"division|brigade|regiment|battalion|squadron|platoon|convoy)\b"
+    r"(?!['’-]| (?:of|at|near|over|across|called|named|where|that|which|between|around)\b| [A-Z])"
 )
 _SETTLED = frozenset(("town", "city", "village", "island", "river", "lake", "county", "region", "province"))
 _REFERS = re.compile(
@@ -29,6 +31,10 @@ _REFERS = re.compile(
 _SECOND = re.compile(
     r" and (?:[Tt]he |an? )?(?:[A-Z][\w.'’-]*|[a-z]+ [A-Z][\w.'’-]*)(?: [A-Z][\w.'’-]*)* (?P<verb>[a-z]+)"
 )
+_LISTED = re.compile(
+    r", (?:[A-Z][\w'’-]+ ){2,}(?P<verb>[a-z]+)"
+)  # "disappeared with U-47, Joachim Schepke died in U-100"
+_OF_IT = re.compile(r"[^,;]*\b(?:much|most|part|all|some|half|rest|one|many|none) of (?:it|them)\b")
 _TIMED = re.compile(r" (?:until|since|only after|only when|every year|each year)\b|\bfrom the (?:early|late|mid)\b")
 _NEEDS_MORE = re.compile(r"(?: who| whose| which| that| where| to)\b")
 _LATE = re.compile(r"^(?:when|on which date|in which (?:year|month)) had\b")
@@ -40,7 +46,8 @@ def dangling(task: Task, sentence: Sentence, text: str = "") -> bool:
     text = text or sentence.text
     for found in _SPOT.finditer(text):
         before = text[: found.start()]
-        named = any(mention.name in before or mention.text in before for mention in sentence.of("place", "thing"))
+        told = [one for one in sentence.mentions if one.kind == "place" or (one.kind == "thing" and one.the)]
+        named = found["noun"].title() in before or any(one.name in before or one.text in before for one in told)
         last = task.reading.topic.rpartition(" ")[2]
         subject = found["noun"] in _SETTLED and (last in task.library.lexicon.places or " " not in task.reading.topic)
         if not named and not subject:
@@ -53,14 +60,48 @@ def leans_on_subject(text: str) -> bool:
     return bool(_REFERS.search(text))
 
 
+_VERB = re.compile(
+    r"\b(?:was|were|is|are|be|has|have|had|did|does|do|can|could|may|might|will|would|should|must)\b|[a-z](?:ed|s)\b|n't\b"
+)
+_AUXILIARY = re.compile(r"\b(?:was|were|is|are|has|have|had)\b")
+_STORY = re.compile(r"^In the (?:story|history) of ")
+
+
+def whole(task: Task, sentence: Sentence) -> bool:
+    """Whether a sentence says something by itself: no item of a list without a verb, no "the town" of another sentence."""
+    return (
+        has_verb(sentence)
+        and not _OF_IT.match(sentence.text)
+        and sentence.text[0] not in "(“'"
+        and not dangling(task, sentence)
+    )
+
+
+def has_verb(sentence: Sentence) -> bool:
+    """Whether a sentence has a verb, as far as its words tell; "68 ordered in 1975" and "62 infantry vehicles" have none."""
+    text = sentence.text
+    past = any(words.is_past(word) for word in text.split()[1:])
+    if text[0].isdigit() and not _AUXILIARY.search(text):
+        return sentence.clause is not None
+    return sentence.clause is not None or past or bool(_VERB.search(text))
+
+
+def in_context(task: Task, text: str) -> str:
+    """A text begun with its subject; what happened to nobody has no story: "in connection with alkanes"."""
+    text = task.in_context(text).replace(f" {task.reading.topic}, ", f" {subject(task)}, ", 1)
+    return text if is_event(task) or is_narrative(task) else _STORY.sub("In connection with ", text)
+
+
 def sound(task: Task, asked: Asked) -> bool:
     """Whether a question on one fact reads as one, and has one answer."""
     question = asked.question
+    if asked.right.kind == "person" and len(question) < 12:
+        return False  # "who resigned"
     if question.lstrip().startswith((",", "____")) or dangling(task, asked.sentence, question):
         return False
     if ": ____" in question or re.search(r" ,|\(\s*\)|: \d+ (?:in|ordered|were)\b", question):
         return False
-    second = _SECOND.search(question)
+    second = _SECOND.search(question) or _LISTED.search(question)
     if second and (words.is_past(second["verb"]) or second["verb"] in ("was", "were", "had")):
         return False  # "reported to Nimitz and Kinkaid reported to MacArthur"
     if asked.right.kind == "date" and (_TIMED.search(question) or _LATE.match(question)):

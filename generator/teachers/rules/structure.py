@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from generator.teachers.rules.passages import fill
-from generator.teachers.rules.sound import dangling, sound
+from generator.teachers.rules.passages.names import subject
+from generator.teachers.rules.sound import sound, whole
 from generator.teachers.rules.statements import Asked, Fields, dates, people
 from generator.teachers.rules.task import Declined, Task
 from generator.teachers.rules.telling import Event, about, events, simple_past, terse
@@ -45,7 +46,7 @@ COLUMNS = (
 
 def key_facts(task: Task) -> Fields:
     """Three to six sentences that stand alone, in their order, each with a name, a date or a number."""
-    facts = [one.text for one in task.sentences() if one.mentions and not dangling(task, one)]
+    facts = [one.text for one in task.sentences() if one.mentions and whole(task, one)]
     if len(facts) < 3:
         raise Declined("fewer than three sentences that stand alone")
     count = min(len(facts), task.rng.randint(3, 6))
@@ -70,7 +71,7 @@ def timeline(task: Task) -> dict[str, Any]:
 def _covered(task: Task, phrases: tuple[str, ...], found: list[Event]) -> str:
     """A subject that names what these events are about, or from when to when they go."""
     first, last = (next(date.text for date in event.sentence.of("date")) for event in (found[0], found[-1]))
-    whole = f"{task.reading.topic} from {first} to {last}"
+    whole = f"{subject(task)} from {first} to {last}"
     alike = first != last and len(first.split()) == len(last.split())
     if alike and task.rng.random() < 0.4:
         return whole
@@ -78,7 +79,7 @@ def _covered(task: Task, phrases: tuple[str, ...], found: list[Event]) -> str:
     if named is not None:
         return named
     years = sorted({event.span[0][0] for event in found})
-    return whole if alike else f"{task.reading.topic} {_years(years[0], years[-1])}"
+    return whole if alike else f"{subject(task)} {_years(years[0], years[-1])}"
 
 
 def _years(first: int, last: int) -> str:
@@ -133,10 +134,16 @@ def _questions(task: Task, event: Event) -> list[tuple[str, str, Event]]:
         if asked.sentence is event.sentence and sound(task, asked)
     ]
     if _asks_for_all(task, event):
-        phrase = event.fronted.partition(",")[0]
+        phrase = _front(event)
         found.append((f"what happened {phrase[0].lower()}{phrase[1:]}", event.fronted))
     asked = [(f"{question[0].upper()}{question[1:]}?", answer, event) for question, answer in found]
     return [one for one in asked if len(one[0]) <= 220 and len(one[1]) <= 320]
+
+
+def _front(event: Event) -> str:
+    """The time phrase in front: "On 4 June 1942", "On August 9, 2007"."""
+    found = re.match(r"[^,]*(?:, \d{4})?", event.fronted)
+    return found.group() if found else ""
 
 
 def _asks_for_all(task: Task, event: Event) -> bool:
@@ -163,7 +170,7 @@ def faq(task: Task) -> dict[str, Any]:
     for event in events(task):
         whole = any(question.startswith("what happened") for question, _ in asked.values())
         if not whole and event.sentence.text not in asked and _asks_for_all(task, event):
-            when = event.fronted.partition(",")[0]
+            when = _front(event)
             asked[event.sentence.text] = (f"what happened {when[0].lower()}{when[1:]}", event.fronted)
     if len(asked) < 3:
         raise Declined("fewer than three facts to ask about")

@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Iterator
 
 from generator.teachers.rules import words
-from generator.teachers.rules.passages.names import is_event
+from generator.teachers.rules.passages.names import is_event, is_narrative
 from generator.teachers.rules.reading import Kind, Sentence, first_clause
-from generator.teachers.rules.sound import dangling, leans_on_subject, sound
+from generator.teachers.rules.sound import in_context, leans_on_subject, sound, whole
 from generator.teachers.rules.statements import (
     PRONOUN,
     Asked,
@@ -44,6 +44,11 @@ _TURNED = {one: other for pair in _OPPOSITES for one, other in (pair, pair[::-1]
         for one, other in (("after", "before"), ("before", "after"))
     },
 }
+_SOME_OF = re.compile(r"\b(?:include[sd]?|including|such as|for example|among(?:st)?|one of|some of|many of)\b")
+_NO_PERSON = re.compile(
+    r" (?:was|is|were|are) (?:the|an?) (?:[\w'’-]+ ){0,3}(?:organi[sz]ation|company|movement|group|party|union|federation|newspaper|"
+    r"magazine|city|town|band|ship|language|school|project|film|book)\b"
+)
 _BROKEN = re.compile(r"[ ,](?:among|of|in|to|for|with|by|at|on|from|and|or|the|an?|one|some|most|all)$")
 _MEASURE = r"kilomet|miles|met(?:re|er)s|years|days|hours|months|weeks|tons|tonnes|pounds|dollars|percent|per cent|feet|%|million|half"
 
@@ -67,7 +72,7 @@ def true_statement(task: Task) -> Fields:
     candidates = [
         sentence
         for sentence in task.sentences()
-        if sentence.mentions and len(sentence.text) <= 240 and _whole(task, sentence)
+        if sentence.mentions and len(sentence.text) <= 240 and whole(task, sentence)
     ]
     for sentence in task.rotate(candidates):
         statement = _first_statement(sentence) if task.rng.random() < 0.6 else sentence.text
@@ -82,19 +87,10 @@ def true_statement(task: Task) -> Fields:
     raise Declined("no sentence that stands alone and names anything")
 
 
-_VERB = re.compile(r"\b(?:was|were|is|are|has|have|had|did|does|do|can|could|may|might|will|would)\b|[a-z](?:ed|s)\b")
 _COMMON = re.compile(
     r"(?<=, )(?:Histor|Civil|Politic|Music|Physic|Mathematic|Technic|Techn|Librar|Academic|Guard)ians?\b"
 )  # no demonyms
 _BROAD = re.compile(r"^(?:On the subject of|With regard to|In the context of|In the story of) ")
-
-
-def _whole(task: Task, sentence: Sentence) -> bool:
-    """Whether a sentence can be judged true or false by itself: it has a verb, and no "the town" of another sentence."""
-    text = sentence.text
-    if text[0] in "(“'" or (text[0].isdigit() and sentence.clause is None) or not _VERB.search(text):
-        return False
-    return not dangling(task, sentence)
 
 
 def placed(task: Task, statement: str) -> str:
@@ -102,11 +98,11 @@ def placed(task: Task, statement: str) -> str:
     text = stated(task, statement)
     if text == statement and leans_on_subject(statement) and not task.names_topic(statement):
         inner = task.inside(statement)
-        text = task.in_context(inner) if inner else statement
+        text = in_context(task, inner) if inner else statement
     text = _COMMON.sub(lambda found: found.group().lower(), text)
     if not _BROAD.match(text):
         return text
-    opening = "In the history of" if is_event(task) else "In connection with"  # a statement is not "on the subject of"
+    opening = "In the history of" if is_event(task) or is_narrative(task) else "In connection with"
     return f"{opening} {_BROAD.sub('', text)}"
 
 
@@ -134,7 +130,7 @@ def _said_further(task: Task, sentence: Sentence) -> str:
 
 def false_statement(task: Task) -> Fields:
     """A fact turned round where a word allows it, else with another name, place, date or number in it."""
-    turned = [found for one in task.sentences() if _whole(task, one) and (found := _turned(one))]
+    turned = [found for one in task.sentences() if whole(task, one) and (found := _turned(one))]
     ways: list[Callable[[], Iterator[Swap]]] = [lambda: iter(task.rotate(turned)), lambda: _swaps(task)]
     if task.rng.random() < 0.5:
         ways.reverse()
@@ -164,7 +160,7 @@ def false_premise(task: Task) -> Fields:
         for question, answer in way():
             if _BROKEN.search(question):
                 continue
-            return {"question": task.in_context(question + "?"), "answer": answer}
+            return {"question": in_context(task, question + "?"), "answer": answer}
     raise Declined("no question on who or when that another name, date or number would make wrong")
 
 
@@ -189,13 +185,16 @@ def _swaps(task: Task, *kinds: Kind) -> Iterator[Swap]:
     candidates = [
         (sentence, mention)
         for sentence in task.sentences()
-        if len(sentence.text) <= 220 and _whole(task, sentence)
+        if len(sentence.text) <= 220 and whole(task, sentence)
         for mention in sentence.of(*wanted)
         if not task.is_topic(mention.name) and exchangeable(sentence, mention)
     ]
     for sentence, mention in task.rotate(candidates):
-        if mention.kind == "person" and PRONOUN.search(sentence.text[: mention.start]):
+        before, after = sentence.text[: mention.start], sentence.text[mention.end :]
+        if mention.kind == "person" and (PRONOUN.search(before) or _NO_PERSON.match(after)):
             continue
+        if mention.kind in ("person", "thing", "place") and _SOME_OF.search(before):
+            continue  # "included Avicenna": Aristotle may have been another of them
         found = swapped(task, sentence, mention)
         if found:
             yield found

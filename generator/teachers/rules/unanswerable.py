@@ -154,6 +154,8 @@ def not_answerable(task: Task) -> Fields:
 def _asked_of_names(task: Task, passage: str) -> Iterator[tuple[str, str, str]]:
     found: dict[str, tuple[tuple[Gap, ...], str, str]] = {}
     for sentence in task.sentences():
+        if re.search(r"\b(?:it|they|them|this)\b", sentence.text):
+            continue  # what is said nearby must be plain by itself
         for mention in sentence.mentions:
             if mention.name in found or task.is_topic(mention.name) or len(sentence.mentions) > 5:
                 continue

@@ -133,6 +133,8 @@ def rivals(task: Task, mention: Mention, text: str, count: int) -> list[str]:
             continue
         if mention.kind in ("person", "thing", "place") and _also_said(task, name, text):
             continue
+        if mention.kind == "thing" and _many(name) != _many(mention.name):
+            continue
         chosen.append(name)
     if len(chosen) < count:
         raise Declined(f"no {count} others of the same kind as {mention.name!r}")
@@ -207,7 +209,7 @@ def exchangeable(sentence: Sentence, mention: Mention) -> bool:
         return bool(_WHERE.search(before)) and not inside and not beside and mention.name not in words.WIDE
     if mention.kind == "date":
         weekday = sentence.when and re.search(rf"\b(?:{'|'.join(words.WEEKDAYS)})\b", sentence.when.text)
-        return sentence.when is not None and not weekday and not re.match(r" [A-Z]", after)
+        return sentence.when is not None and not weekday and not re.match(r" [A-Z]|/", after)
     counted = re.match(r" ([A-Z]?[a-z]+)", after)
     noun = counted.group(1) if counted else ""
     return (
@@ -221,6 +223,11 @@ def exchangeable(sentence: Sentence, mention: Mention) -> bool:
         and not _NO_COUNT.match(after)
         and not _NO_NUMBER.search(before)
     )
+
+
+def _many(name: str) -> bool:
+    """Whether a name looks like a plural."""
+    return name.endswith("s") and not name.endswith(("ss", "us", "is", "ps"))
 
 
 def _noun(before: str) -> bool:

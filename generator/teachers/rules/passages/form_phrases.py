@@ -80,7 +80,7 @@ WHEN_WHERE_NEUTRAL = (
     "When and where did the events of {s} happen that {k} are part of?",
     "Which dates and places belong to the part of {s} with {k}?",
     "When did the things told of {k} in {s} happen, and where?",
-    "At what time and in what places do we meet {k} in {s}?",
+    "When, and in which places, do we meet {k} in {s}?",
 )
 WHY = (
     "Why{c}?",
@@ -97,14 +97,14 @@ WHY = (
 WHY_NAMES = (
     "Why did {k} matter {i}?",
     "Why were {k} important for {t}?",
-    "Why do {k} have a place in an account of {t}?",
-    "Why should one know about {k} {i}?",
-    "Why are {k} named when people tell of {t}?",
-    "Why do {k} deserve a mention {i}?",
-    "Why does an account of {t} deal with {k}?",
-    "Why are {k} worth knowing about {i}?",
-    "Why should an account of {s} name {k}?",
-    "Why do people speak of {k} when they speak of {t}?",
+    "Why did {k} have a place in {s}?",
+    "Why were {k} of note {i}?",
+    "Why did {k} count for something {i}?",
+    "Why were {k} worth a mention in an account of {t}?",
+    "Why did it matter {i} what became of {k}?",
+    "Why were {k} part of {s}?",
+    "Why did {k} come into {s} at all?",
+    "Why were {k} connected with {t}?",
 )
 BARE = (
     "{k} in {s}",

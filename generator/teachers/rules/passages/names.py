@@ -32,6 +32,10 @@ _CUT = re.compile(
 _CUT_AFTER = re.compile(
     r" and (?:the )?(?:[A-Z][\w'’-]+ )+(?:School|Office|Committee|Board|Bureau|Department|Institute|Commission)\b"
 )
+_PART_OF_NAME = re.compile(r"\b[A-Z][\w-]+ (?:of|for) (?:the )?$")
+_NOUN_BEHIND = re.compile(
+    r" (?:government|regime|incident|affair|administration|family|dynasty|party|movement|era|period|act|report|study)\b"
+)
 _NO_START = frozenset("A An The Chief Staff De Von Van Besides Including Unlike Other".split())
 _NO_NAME = frozenset(
     "Celsius Fahrenheit Kelvin Reich Allied Allies Christmas Easter Mayor President Senator Emperor".split()
@@ -58,7 +62,9 @@ def subject(task: Task) -> str:
 
 
 def _subject(task: Task) -> str:
-    topic, lexicon = task.reading.topic, task.library.lexicon
+    topic, lexicon = _with_its_article(task.reading.topic), task.library.lexicon
+    if topic != task.reading.topic:
+        return topic
     first, _, rest = topic.partition(" ")
     if not lexicon.is_common(first) or first[1:] != first[1:].lower() or DEMONYM.match(first):
         return topic
@@ -78,6 +84,19 @@ def _subject(task: Task) -> str:
     common = topic[0].lower() + topic[1:]
     counted = sum(len(re.findall(rf"\b(?:[Aa]n?|[Tt]he) {re.escape(common)}\b", text)) for text in texts)
     return f"the {common}" if counted * 2 > small else common  # "the alphabet", but "alchemy"
+
+
+def _with_its_article(topic: str) -> str:
+    """A title that English gives an article, where the unit shows too little of it: "the Guadalcanal campaign"."""
+    if topic.startswith(("the ", "The ", "Operation ")):
+        return topic
+    found = re.match(r"([Bb]attle|[Ss]iege|[Ff]all|[Rr]aid|[Tt]reaty|[Cc]onference) (?:of|on|at) ", topic)
+    if found:
+        return f"the {topic[0].upper()}{topic[1:]}"
+    ends = re.search(
+        r" (?:[Ww]ar|[Cc]ampaign|[Ll]andings|[Oo]ffensive|[Uu]prising|[Cc]risis|Revolution|Project)$", topic
+    )
+    return f"the {topic}" if ends and topic[0].isupper() else topic
 
 
 def is_event(task: Task) -> bool:
@@ -151,7 +170,7 @@ def _ranked(task: Task, kinds: Sequence[Kind], but: Sequence[str]) -> dict[str, 
                 continue
             once = mention.kind == "thing" and " " not in mention.name and counts[mention.text] < 2
             doubtful = once or mention.name in words.WIDE
-            ranked.setdefault(with_article(mention.noun), (doubtful, counts[mention.text], number))
+            ranked.setdefault(_said(sentence, mention), (doubtful, counts[mention.text], number))
     return ranked
 
 
@@ -181,10 +200,20 @@ def _can_be_said(task: Task, sentence: Sentence, mention: Mention) -> bool:
         return False  # "Privates Joseph Lockard and George Elliott"
     if len(tokens) == 1 and (name.isupper() or name not in task.library.lexicon.proper):
         return False
+    after = sentence.text[mention.end :]
+    if _PART_OF_NAME.search(sentence.text[: mention.start]) or (
+        mention.the and tokens[-1] not in _WITH_THE | words.NOT_A_PERSON and _NOUN_BEHIND.match(after)
+    ):
+        return False  # "Organization of the Petroleum Exporting Countries", "the Marcelo Caetano government"
     if mention.the:  # "the Japanese" are people, "the South American" is cut off before its noun
         return tokens[-1] in words.NOT_A_PERSON or not re.search(r"(?:[cei]an|i[ct])$", tokens[-1])
     adjective = DEMONYM.match(tokens[-1]) and not tokens[-1].endswith("s")
     return not (adjective or (len(tokens) == 1 and _ADJECTIVE.match(name)))
+
+
+def _said(sentence: Sentence, mention: Mention) -> str:
+    river = re.search(r"\b[Rr]iver $", sentence.text[: mention.start])
+    return f"the {mention.name}" if river and not mention.noun.startswith("the ") else with_article(mention.noun)
 
 
 def with_article(name: str) -> str:

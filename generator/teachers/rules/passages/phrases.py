@@ -130,7 +130,7 @@ JOURNALIST = (
     "What are the facts behind {k} {i}?",
     "For our readers: where do {k} come into {s}?",
     "Walk me through {t}. What was the part of {k}?",
-    "What exactly have {k} to do with {t}?",
+    "What is the truth about the part of {k} in {s}?",
     "What should the public know about {k} {i}?",
     "What do we know for certain about {k} {i}?",
     "If you had to report on {t} through {k}, what would the facts be?",
