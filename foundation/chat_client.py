@@ -165,12 +165,23 @@ class ChatClient:
         )
 
 
+def _writable(text: Any) -> Any:
+    """Half a surrogate pair, as JSON may bring where an answer was cut, as U+FFFD: no file could be written with it."""
+    if not isinstance(text, str):
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
 def _parse(request_id: str, body: dict[str, Any], seconds: float) -> ChatReply:
     choice = body["choices"][0]
     usage = body.get("usage") or {}
     return ChatReply(
         id=request_id,
-        text=choice["message"].get("content") or "",
+        text=_writable(choice["message"].get("content") or ""),
         finish="stop" if choice.get("finish_reason") == "stop" else "length",
         usage=Usage(
             prompt_tokens=usage.get("prompt_tokens") or 0,

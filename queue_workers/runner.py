@@ -168,6 +168,8 @@ def _run(unit: Unit, context: Context, attempt: str, recall: Recall) -> Ran:
         return Ran(Ack("release", str(from_os_error(error))), "store")
     except Failure as error:
         return Ran(Ack("release", str(error)), "store")
+    except ValueError as error:  # a teacher's text that no file can hold
+        return _failed(f"{type(error).__name__}: {error}")
     return Ran(DONE, items=tuple((one.item, one.reason) for one in rejects if one.gate == "teacher")[:NAMED])
 
 
