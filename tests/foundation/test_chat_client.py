@@ -83,6 +83,14 @@ def test_a_cut_answer_says_length() -> None:
     assert answer.finish == "length"
 
 
+def test_half_a_character_is_one_that_a_file_can_hold() -> None:
+    # as a server sends it whose answer was cut inside an emoji; a whole pair is the character it stands for
+    with fault_server(lambda *_: reply("cut \ud83d, whole \ud83d\ude00")) as server:
+        (answer,) = _ask(ChatClient(server.url, "m"), 1)
+    assert (answer.finish, answer.text) == ("stop", "cut \ufffd, whole \U0001f600")
+    assert answer.model_dump_json()
+
+
 def test_nobody_there_is_unavailable_without_the_key() -> None:
     with pytest.raises(Unavailable, match="cannot be reached") as caught:
         _ask(ChatClient("http://127.0.0.1:9/v1", "m", api_key="sk-secret", attempts=1, table="judge"), 3)

@@ -64,6 +64,10 @@ _VERB = re.compile(
     r"\b(?:was|were|is|are|be|has|have|had|did|does|do|can|could|may|might|will|would|should|must)\b|[a-z](?:ed|s)\b|n't\b"
 )
 _AUXILIARY = re.compile(r"\b(?:was|were|is|are|has|have|had)\b")
+_TORN = re.compile(r"\.,|, (?:dates|lies|is|has) |[a-z]{3}\. [A-Z]|\b(?:was|were|did) one\b")
+_TOLD = re.compile(r"\b(?:estimate|report|say|claim|state|find|show|believe|announce)\w* that (.*)$")
+_WHOSE = re.compile(r"(?:[^,]*, )?(?:it|they|he|she|one) (?:was|were|is|are|had|has|[a-z]+ed)\b|[^,]*\d{4} one was\b")
+_NO_VERB = re.compile(r"(?:Unknown|Between|About|Over|Approximately|Around|Some|[\d,.]+)\b")
 _STORY = re.compile(r"^In the (?:story|history) of ")
 
 
@@ -72,6 +76,8 @@ def whole(task: Task, sentence: Sentence) -> bool:
     return (
         has_verb(sentence)
         and not _OF_IT.match(sentence.text)
+        and not _WHOSE.match(sentence.text)
+        and not re.search(r"[a-z]{3}\. [A-Z]", sentence.text)
         and sentence.text[0] not in "(“'"
         and not dangling(task, sentence)
     )
@@ -81,8 +87,8 @@ def has_verb(sentence: Sentence) -> bool:
     """Whether a sentence has a verb, as far as its words tell; "68 ordered in 1975" and "62 infantry vehicles" have none."""
     text = sentence.text
     past = any(words.is_past(word) for word in text.split()[1:])
-    if text[0].isdigit() and not _AUXILIARY.search(text):
-        return sentence.clause is not None
+    if _NO_VERB.match(text) and not _AUXILIARY.search(text):
+        return sentence.clause is not None and not re.match(r"[\d,.]+ [a-z]+ed\b", text)
     return sentence.clause is not None or past or bool(_VERB.search(text))
 
 
@@ -101,6 +107,16 @@ def sound(task: Task, asked: Asked) -> bool:
         return False
     if ": ____" in question or re.search(r" ,|\(\s*\)|: \d+ (?:in|ordered|were)\b", question):
         return False
+    if _TORN.search(question) or question.count("(") != question.count(")") or not has_verb(asked.sentence):
+        return False
+    told = _TOLD.search(question)
+    if told and not (
+        _AUXILIARY.search(told[1])
+        or " would " in told[1]
+        or " must " in told[1]
+        or any(words.is_past(word) for word in told[1].split())
+    ):
+        return False  # "estimate that the prevalence among adults"
     second = _SECOND.search(question) or _LISTED.search(question)
     if second and (words.is_past(second["verb"]) or second["verb"] in ("was", "were", "had")):
         return False  # "reported to Nimitz and Kinkaid reported to MacArthur"

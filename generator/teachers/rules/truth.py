@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from generator.teachers.rules import words
-from generator.teachers.rules.passages.names import is_event, is_narrative
+from generator.teachers.rules.passages.names import is_event, is_narrative, subject
 from generator.teachers.rules.reading import Kind, Sentence, first_clause
 from generator.teachers.rules.sound import in_context, leans_on_subject, sound, whole
 from generator.teachers.rules.statements import (
@@ -95,7 +95,7 @@ _BROAD = re.compile(r"^(?:On the subject of|With regard to|In the context of|In 
 
 def placed(task: Task, statement: str) -> str:
     """A statement with its subject in front where it names little, or speaks of "the plan" that only its subject tells."""
-    text = stated(task, statement)
+    text = stated(task, statement).replace(f" {task.reading.topic}, ", f" {subject(task)}, ", 1)
     if text == statement and leans_on_subject(statement) and not task.names_topic(statement):
         inner = task.inside(statement)
         text = in_context(task, inner) if inner else statement

@@ -133,6 +133,8 @@ def rivals(task: Task, mention: Mention, text: str, count: int) -> list[str]:
             continue
         if mention.kind in ("person", "thing", "place") and _also_said(task, name, text):
             continue
+        if mention.kind == "person" and set(words.TITLES).intersection(name.split()):
+            continue  # "Confederate President Jefferson Davis"
         if mention.kind == "thing" and _many(name) != _many(mention.name):
             continue
         chosen.append(name)
@@ -206,7 +208,10 @@ def exchangeable(sentence: Sentence, mention: Mention) -> bool:
     if mention.kind == "place":  # where something was, not a government; and no place in a place
         inside = re.search(r"[A-Z][\w-]+ in (?:the )?$", before) or re.match(r",? in (?:the )?[A-Z]", after)
         beside = re.match(r", (?!and |but |where |when |while )| \(| and [A-Z]|['’/]", after)
-        return bool(_WHERE.search(before)) and not inside and not beside and mention.name not in words.WIDE
+        many = re.search(
+            r"\b(?:has|have) (?:an?|its|their|many|several|some)\b|\brepresented in\b", before
+        )  # an embassy
+        return bool(_WHERE.search(before)) and not many and not inside and not beside and mention.name not in words.WIDE
     if mention.kind == "date":
         weekday = sentence.when and re.search(rf"\b(?:{'|'.join(words.WEEKDAYS)})\b", sentence.when.text)
         return sentence.when is not None and not weekday and not re.match(r" [A-Z]|/", after)

@@ -101,7 +101,7 @@ WHY_NAMES = (
     "Why were {k} of note {i}?",
     "Why did {k} count for something {i}?",
     "Why were {k} worth a mention in an account of {t}?",
-    "Why did it matter {i} what became of {k}?",
+    "Why were {k} significant {i}?",
     "Why were {k} part of {s}?",
     "Why did {k} come into {s} at all?",
     "Why were {k} connected with {t}?",

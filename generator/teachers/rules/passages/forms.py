@@ -109,6 +109,7 @@ def _whole(body: str) -> bool:
         and last not in words.FUNCTION_WORDS
         and not last.endswith("ing")
         and (", " not in body or " and " in body)
+        and not re.search(r"\bthe (?:town|city|village|bridge|hill|island|division|regiment|building)$", body)
     )
 
 

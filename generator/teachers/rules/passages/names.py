@@ -32,6 +32,7 @@ _CUT = re.compile(
 _CUT_AFTER = re.compile(
     r" and (?:the )?(?:[A-Z][\w'’-]+ )+(?:School|Office|Committee|Board|Bureau|Department|Institute|Commission)\b"
 )
+_GOES_ON = re.compile(r" (?:of|for) (?:the )?[A-Z]|['’] [A-Z]")
 _PART_OF_NAME = re.compile(r"\b[A-Z][\w-]+ (?:of|for) (?:the )?$")
 _NOUN_BEHIND = re.compile(
     r" (?:government|regime|incident|affair|administration|family|dynasty|party|movement|era|period|act|report|study)\b"
@@ -201,8 +202,10 @@ def _can_be_said(task: Task, sentence: Sentence, mention: Mention) -> bool:
     if len(tokens) == 1 and (name.isupper() or name not in task.library.lexicon.proper):
         return False
     after = sentence.text[mention.end :]
-    if _PART_OF_NAME.search(sentence.text[: mention.start]) or (
-        mention.the and tokens[-1] not in _WITH_THE | words.NOT_A_PERSON and _NOUN_BEHIND.match(after)
+    if (
+        _GOES_ON.match(after)
+        or _PART_OF_NAME.search(sentence.text[: mention.start])
+        or (mention.the and tokens[-1] not in _WITH_THE | words.NOT_A_PERSON and _NOUN_BEHIND.match(after))
     ):
         return False  # "Organization of the Petroleum Exporting Countries", "the Marcelo Caetano government"
     if mention.the:  # "the Japanese" are people, "the South American" is cut off before its noun
