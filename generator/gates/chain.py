@@ -124,7 +124,8 @@ class Gates:
         return next(_texts(fields, ""), None) is not None
 
     def _check_text(self, text: str, name: str) -> GateResult:
-        return self._check_language([(name, text)])
+        result = check_shape(text, name)
+        return self._check_language([(name, text)]) if result.ok else result
 
     def _check_language(self, texts: Texts, options: Sequence[str] = ()) -> GateResult:
         """CJK, lingua, and the wider look. A text without letters has no language: it is judged together with its record,

@@ -44,7 +44,8 @@ def room(tmp_path: Path, prompts: Path) -> Workspace:
 
 
 def settings(workspace: Workspace, text: str) -> None:
-    (workspace.root / "factory.toml").write_text(f"[plan]\n{text}\n")
+    # A teacher that takes any type; `rules` is left out of what it has no rules for.
+    (workspace.root / "factory.toml").write_text(f'[teacher]\nbackend = "openai"\n[plan]\n{text}\n')
     workspace.__dict__.pop("settings", None)
 
 
@@ -304,3 +305,15 @@ def test_an_empty_corpus_is_refused(room: Workspace) -> None:
     settings(room, "")
     with pytest.raises(UsageError, match="corpus is empty"):
         Refill(room, MemoryQueue()).top_up(drain=True)
+
+
+def test_rules_is_asked_only_for_what_it_has_rules_for(room: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    # given two types that `rules` makes and one of a name it has never heard of
+    add_block(room, 64)
+    (room.root / "factory.toml").write_text('[teacher]\nbackend = "rules"\n')
+    queue = MemoryQueue()
+    # when the queue is topped up, then the third is left out, and named
+    refill = Refill(room, queue)
+    assert refill.top_up(drain=True).units == 2
+    assert {unit.prompt_type for unit in load_plan(room.store).units()} == {"wh/who", "wh/when"}
+    assert "cloze/gap" in capsys.readouterr().err
