@@ -63,8 +63,9 @@ def _load(folder: Path, stamps: tuple[tuple[str, int], ...] = ()) -> dict[str, P
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The prompt files of a folder, in order."""
-    return [path for path in sorted(folder.glob("*/*.md")) if path.parent.name not in OTHER_FOLDERS]
+    """The prompt files of a folder, in order; a README.md beside them is none."""
+    found = sorted(folder.glob("*/*.md"))
+    return [path for path in found if path.parent.name not in OTHER_FOLDERS and path.name != "README.md"]
 
 
 def read_prompt_type(path: Path) -> PromptType:

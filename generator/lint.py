@@ -164,8 +164,10 @@ def _version(prompt_type: PromptType, lock: version_lock.Lock, before: version_l
 
 
 def _vanished(folder: Path, lock: version_lock.Lock, ids: set[str] | None) -> Iterator[Problem]:
-    """Types of the lock that have no file any more."""
+    """Types of the lock that have no file any more. One of a workspace's may give way to the project's again."""
     for id_ in lock:
+        if folder != FOLDER and (FOLDER / f"{id_}.md").is_file():
+            continue
         if (ids is None or id_ in ids) and not (folder / f"{id_}.md").is_file():
             mend = f"put {id_}.md back; if it shall go for good, take its line out of {version_lock.FILE}"
             line = version_lock.line_in_lock(folder, id_)

@@ -258,8 +258,8 @@ class _Names:
 
 
 def _too_near(name: str, title: str, other: str) -> bool:
-    """Whether a name is what one of two articles is about, or a part of both titles; all as plain words."""
-    return name in (title, other) or (name in title and name in other)
+    """Whether a name is what one of two articles is about, or a part of it; all as plain words."""
+    return name in title or name in other
 
 
 def _key(snippet_id: str) -> tuple[int, str]:

@@ -62,7 +62,7 @@ class PromptFile:
 def read_file(path: Path) -> PromptFile:
     """Split a file into its front matter, still with line marks, and its sections."""
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise UsageError("a prompt file is not UTF-8", where=f"{path}:1", mend=str(error)) from error
     ends = [number for number, line in enumerate(lines) if line.rstrip() == "---"]

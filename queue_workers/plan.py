@@ -218,6 +218,16 @@ class _Folding:
         )
 
 
+def same_version(store: Store, prompt_types: Iterable[PromptType]) -> list[str]:
+    """Ids of those whose very version was planned before with another text: records of two texts would bear one number."""
+    versions: dict[tuple[str, int], set[str]] = {}
+    for name in store.list("prompt_types"):
+        if name.endswith(".json"):
+            known = parse(PromptType, store.get(name), name)
+            versions.setdefault((known.id, known.version), set()).add(name)
+    return [one.id for one in prompt_types if versions.get((one.id, one.version), set()) - {one.file}]
+
+
 def load_prompt_type(store: Store, fingerprint: str) -> PromptType:
     """The prompt type as it was planned. Raises FileNotFoundError."""
     name = f"prompt_types/{fingerprint}.json"

@@ -216,4 +216,6 @@ def _select(names: Collection[str], table: str, own: Path) -> list[PromptType]:
     try:
         return select(list(names), own)
     except UsageError as error:
+        if error.where:  # a prompt file that is broken
+            raise
         raise UsageError(error.what, where=f"[plan] {table} in factory.toml", mend=error.mend) from error

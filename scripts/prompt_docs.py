@@ -53,7 +53,7 @@ def page() -> str:
         textwrap.fill(
             f"{len(catalogue)} prompt types in {len(families)} families. Each is one file, `prompts/FAMILY/NAME.md`; "
             "`factory prompts new FAMILY/NAME` writes one into a workspace, `factory prompts lint` checks them, and "
-            "`factory preview --prompt-type FAMILY/NAME` tries one. The `rules` teacher, which is no language model, makes "
+            "`factory preview --prompt-type FAMILY/NAME` tries one; [prompt-format.md](prompt-format.md) says how. The `rules` teacher, which is no language model, makes "
             f"{made} of them. The examples are real records, with long paragraphs cut ({CUT}).",
             120,
         ),

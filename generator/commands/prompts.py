@@ -187,7 +187,10 @@ def check(
     ),
     as_json: bool = typer.Option(False, "--json", help='Print {"ok": ..., "gate": ..., "reason": ...} for each line.'),
 ) -> None:
-    """Run the gates over a file of records, JSON lines or plain lines. Exit 1 if any line is rejected."""
+    """Run the gates over a file. Exit 1 if any line is rejected.
+
+    A record is judged by shape, standing alone, languages and duplicates in its unit; any other line by shape and languages. What needs the passage (grounded answers, options) is judged when a record is made.
+    """
     from contextlib import nullcontext
 
     from foundation.console import say

@@ -87,6 +87,10 @@ def _print(types: list[TypeFigures], found: Generation) -> None:
     rate = f"{total['accept_rate']:.0%}"
     rows.append(("all", total["items"], total["accepted"], total["rejected"], rate, total["records"], ""))
     table(("prompt type", "items", "accepted", "rejected", "rate", "records", "rejects by gate/code"), rows)
+    if any(one.reasons.total() != one.rejected for one in types):
+        print(
+            "\nwhat is asked about entry by entry has a reject an entry: these codes may add up to more than its rejected items"
+        )
     placed = [one for one in types if one.stands]
     if placed:
         print()

@@ -41,7 +41,7 @@ def enqueue(
     as_json: bool = JSON,
 ) -> None:
     """Plan prompt types over the corpus and queue what is not committed yet."""
-    from foundation.console import emit_json
+    from foundation.console import emit_json, say
     from foundation.errors import UsageError
     from foundation.workspace import Workspace
     from generator.catalogue import load_catalogue, select
@@ -95,8 +95,12 @@ def enqueue(
     if not dry_run:
         print(f"queued {queued:,} units; `factory run` works on them, or `factory work --burst`")
     _say_controls(controls, [one.id for one in types], known)
+    for id_ in plan.same_version(store, types):
+        say(
+            f"warning: {id_} was planned before with other words and the same version; raise its version (`factory prompts lint`)"
+        )
     if cannot := unable(workspace, [one.id for one in types]):
-        print(f"the teacher is `rules`, which has none for {len(cannot)} of them and will decline: {', '.join(cannot)}")
+        print(f"the teacher is `rules`, which cannot make and will decline: {', '.join(cannot)}")
 
 
 def reconcile(

@@ -117,7 +117,8 @@ def test_the_right_option_stands_first_in_exactly_half_of_the_contrastive_record
 
 def test_the_tables_say_the_same(worked: Path, told: dict[str, dict[str, Any]]) -> None:
     out = run("factory", "stats", cwd=worked).stdout
-    first, second = out.split("\n\n")
+    first, told_too, second = out.split("\n\n")
+    assert "entry by entry" in told_too  # contrastive types are asked so
     for kind, row in told.items():
         (line,) = [line for line in first.splitlines() if line.split()[0] == kind]
         assert [int(word.replace(",", "")) for word in line.split()[1:4]] == [

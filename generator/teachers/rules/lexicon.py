@@ -220,7 +220,7 @@ class Lexicon:
         if common and not others[:1].isupper():
             name = f"{first[0].lower()}{name[1:]}"  # "Agriculture", a common noun
         the = name in self._with_the or _NAMED_OF.match(name)
-        return f"the {name}" if the and not name.startswith("The ") else name
+        return with_its_article(f"the {name}" if the and not name.startswith("The ") else name)
 
     def _is_name(self, first: str, run: str, after: str) -> bool:
         """Whether a sentence's first word belongs to the run it begins."""
@@ -325,3 +325,16 @@ def followed_by_noun(after: str) -> bool:
         return False
     word = match.group(1)
     return not (word in words.FUNCTION_WORDS or word in words.AUXILIARIES or words.is_past(word) or word.endswith("ly"))
+
+
+def with_its_article(topic: str) -> str:
+    """A title that English gives an article, where the unit shows too little of it: "the Guadalcanal campaign"."""
+    if topic.startswith(("the ", "The ", "Operation ")):
+        return topic
+    found = re.match(r"([Bb]attle|[Ss]iege|[Ff]all|[Rr]aid|[Tt]reaty|[Cc]onference) (?:of|on|at) ", topic)
+    if found:
+        return f"the {topic[0].upper()}{topic[1:]}"
+    ends = re.search(
+        r" (?:[Ww]ar|[Cc]ampaign|[Ll]andings|[Oo]ffensive|[Uu]prising|[Cc]risis|Revolution|Project)$", topic
+    )
+    return f"the {topic}" if ends and topic[0].isupper() else topic

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 from generator.teachers.rules import words
-from generator.teachers.rules.lexicon import DEMONYM, bare_title
+from generator.teachers.rules.lexicon import DEMONYM, bare_title, with_its_article
 from generator.teachers.rules.reading import Kind, Mention, Sentence
 from generator.teachers.rules.task import Declined, Library, Task
 
@@ -63,7 +63,7 @@ def subject(task: Task) -> str:
 
 
 def _subject(task: Task) -> str:
-    topic, lexicon = _with_its_article(task.reading.topic), task.library.lexicon
+    topic, lexicon = with_its_article(task.reading.topic), task.library.lexicon
     if topic != task.reading.topic:
         return topic
     first, _, rest = topic.partition(" ")
@@ -85,19 +85,6 @@ def _subject(task: Task) -> str:
     common = topic[0].lower() + topic[1:]
     counted = sum(len(re.findall(rf"\b(?:[Aa]n?|[Tt]he) {re.escape(common)}\b", text)) for text in texts)
     return f"the {common}" if counted * 2 > small else common  # "the alphabet", but "alchemy"
-
-
-def _with_its_article(topic: str) -> str:
-    """A title that English gives an article, where the unit shows too little of it: "the Guadalcanal campaign"."""
-    if topic.startswith(("the ", "The ", "Operation ")):
-        return topic
-    found = re.match(r"([Bb]attle|[Ss]iege|[Ff]all|[Rr]aid|[Tt]reaty|[Cc]onference) (?:of|on|at) ", topic)
-    if found:
-        return f"the {topic[0].upper()}{topic[1:]}"
-    ends = re.search(
-        r" (?:[Ww]ar|[Cc]ampaign|[Ll]andings|[Oo]ffensive|[Uu]prising|[Cc]risis|Revolution|Project)$", topic
-    )
-    return f"the {topic}" if ends and topic[0].isupper() else topic
 
 
 def is_event(task: Task) -> bool:
