@@ -198,3 +198,9 @@ def test_a_template_is_sandboxed(tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match="cannot be rendered"):
         render_records(prompt_type, Source(snippet("Rain fell.")), {"question": "Who?", "answer": "He"}, "item")
+
+
+def test_a_readme_is_no_prompt_type_and_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    put(tmp_path, "\ufeff" + GOOD)
+    (tmp_path / "wh" / "README.md").write_text("Notes on this family.")
+    assert list(load_catalogue(tmp_path)) == ["wh/who"]

@@ -317,3 +317,12 @@ def test_rules_is_asked_only_for_what_it_has_rules_for(room: Workspace, capsys: 
     assert refill.top_up(drain=True).units == 2
     assert {unit.prompt_type for unit in load_plan(room.store).units()} == {"wh/who", "wh/when"}
     assert "cloze/gap" in capsys.readouterr().err
+
+
+def test_a_broken_prompt_file_is_named_itself_and_not_the_table(room: Workspace) -> None:
+    settings(room, 'order = ["wh/who"]')
+    (room.prompts / "wh").mkdir(parents=True)
+    (room.prompts / "wh" / "who.md").write_text("---\nid: wh/who\nneeds: [[\n---\n")
+    with pytest.raises(UsageError) as caught:
+        Refill(room, MemoryQueue())
+    assert "who.md" in str(caught.value) and "factory.toml" not in str(caught.value)
