@@ -32,6 +32,7 @@ def own_locks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     del os.environ[FOLDER]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One engine at a time: two that load at once on two cores are too slow for anyone's patience."""
     for item in items:

@@ -52,7 +52,7 @@ def test_a_model_that_cannot_judge_leaves_every_answer_unscored(tmp_path: Path) 
     assert summary["pass_rate"] is None
     assert set(summary["reasons"]["UNSCORED"]) <= {"parse", "length"}
     assert "no answer could be scored, so there is no pass rate" in done.stderr
-    verdicts = [Verdict.model_validate_json(line) for line in (tmp_path / "v.jsonl").read_text().splitlines()]
+    verdicts = [Verdict.model_validate_json(line) for line in (tmp_path / "v.jsonl").read_bytes().splitlines()]
     assert {verdict.grader for verdict in verdicts} == {f"vllm:{model}"}
     assert all(verdict.explanation for verdict in verdicts)
     assert _servers(model) == []

@@ -12,6 +12,7 @@ from foundation.records import Article
 from foundation.settings import load
 from tests.support.commands import REPOSITORY, reject_lines, run, run_json, shard_records
 
+pytestmark = pytest.mark.xdist_group("line")  # its workspace takes a minute: made once
 ARTICLES = REPOSITORY / "examples/wwii/articles"
 TYPES = (
     *("choice/four-options", "cloze/entity", "contrastive/date", "contrastive/person", "qpt/formal"),
@@ -76,8 +77,11 @@ def test_every_item_is_accounted_for_and_every_id_is_unique(line: Path) -> None:
     records, rejects = shard_records(line), reject_lines(line)
     assert status["records"] == len(records)
     assert len({record["id"] for record in records}) == len(records)
-    accepted, rejected = {record["item"] for record in records}, {reject["item"] for reject in rejects}
-    assert not accepted & rejected
+    accepted = {record["item"] for record in records}
+    # An item that is asked about entry by entry may have both; it is accepted.
+    rejected = {reject["item"] for reject in rejects} - accepted
+    parts = [reject for reject in rejects if reject["item"] in accepted]
+    assert all("." in part["phase"] for part in parts)
     assert len(accepted) == status["items_accepted"]
     assert len(rejected) == status["items_rejected"]
 
