@@ -19,7 +19,7 @@ from foundation.prompt_type import ASK, FieldSpec, Phase, PromptType
 from foundation.records import ChatReply, GateResult, Record
 from generator.gates.cjk import check_cjk
 from generator.gates.english import EnglishGate
-from generator.gates.fields import CHECKS, check_options
+from generator.gates.fields import check_named, check_options, right_option
 from generator.gates.grounded import Grounds, check_grounded
 from generator.gates.language import LanguageGate, has_letters
 from generator.gates.schema import check_finish, parse_fields
@@ -156,9 +156,8 @@ def _check_answer(call: Call, fields: Mapping[str, Any]) -> GateResult:
     """Options, the checks the type names, and whether the answer stands in the text."""
     values = {**call.values, **fields}
     result = check_options(call.prompt_type, values)
-    for name in call.prompt_type.checks:
-        if result.ok and name in CHECKS:
-            result = CHECKS[name](call.prompt_type, fields)
+    if result.ok:
+        result = check_named(call.prompt_type, fields)
     if not result.ok or "ungrounded" in call.prompt_type.checks:
         return result
     seen = shown(call.prompt_type)
@@ -174,7 +173,7 @@ def _claims(prompt_type: PromptType, values: Mapping[str, Any]) -> Texts:
     # (A choice field may bear the name of a variable: "right" is the right option's text in a template.)
     names = [name for name in values if name in shown(prompt_type).answered and not (options and name == options.right)]
     if options and options.right:
-        names = [name for name in names if name not in options.fields] + [options.fields[options.right_index(values)]]
+        names = [name for name in names if name not in options.fields] + [right_option(prompt_type, values)]
     elif options:
         names += [name for name in options.fields if name not in names]
     return [found for name in names for found in _texts(values[name], name)]

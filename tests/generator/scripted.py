@@ -62,6 +62,7 @@ def run(
     gates: Gates,
     attempt: str = "a1",
     policy: SplitPolicy = POLICY,
+    around: Sequence[Snippet] = (),
 ) -> list[Outcome]:
     """What the real pipeline makes of one unit."""
     asked: Teacher = ScriptedTeacher(teacher) if callable(teacher) else teacher
@@ -75,6 +76,7 @@ def run(
             policy=policy,
             attempt=attempt,
             gates=gates,
+            around=around,
         )
         return [outcome async for outcome in stream]
 

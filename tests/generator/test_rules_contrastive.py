@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -12,18 +11,16 @@ from typing import Any
 
 import pytest
 
-from foundation.prompt_type import PromptType
-from foundation.records import Snippet, SplitPolicy, Unit
+from foundation.records import Snippet
 from generator.catalogue import load_catalogue
 from generator.gates import Gates
 from generator.gates.fields import plain_words
-from generator.pipeline import Outcome, produce
-from generator.render import Source
 from generator.teachers.rules import RulesTeacher
 from generator.teachers.rules.contrastive import MAKERS, MOST
 from generator.teachers.rules.task import Declined, Library, Task
 from generator.teachers.rules.wrong import kinds_of
 from tests.generator.prompt_files import snippet
+from tests.generator.scripted import run
 
 PLURALS = {"person": "people", "place": "places", "event": "events", "date": "dates", "number": "numbers"}
 KINDS = sorted(PLURALS)
@@ -252,7 +249,9 @@ def test_through_the_line_half_of_the_records_have_the_right_option_first(
     outcomes = [
         outcome
         for start in range(0, len(wwii_snippets), UNIT)
-        for outcome in run(prompt_type, wwii_snippets[start : start + UNIT], warm_gates, tuple(wwii_snippets))
+        for outcome in run(
+            RulesTeacher(), prompt_type, wwii_snippets[start : start + UNIT], warm_gates, around=wwii_snippets
+        )
     ]
 
     # then each pair has both orders, so that exactly half of the records begin with the right option
@@ -271,30 +270,3 @@ def test_through_the_line_half_of_the_records_have_the_right_option_first(
     rejects = [reject for outcome in outcomes for reject in outcome.rejects]
     refused = [reject for reject in rejects if reject.code not in expected and reject.gate not in expected]
     assert len(refused) <= 0.03 * len(orders), [(reject.phase, reject.gate, reject.reason) for reject in refused]
-
-
-def run(prompt_type: PromptType, unit: Sequence[Snippet], gates: Gates, around: tuple[Snippet, ...]) -> list[Outcome]:
-    """One unit through the real line; `around` is the corpus."""
-    whole = Unit(
-        id="u",
-        block="b",
-        start=0,
-        stop=len(unit),
-        prompt_type=prompt_type.id,
-        fingerprint=prompt_type.fingerprint,
-    )
-
-    async def collect() -> list[Outcome]:
-        stream = produce(
-            RulesTeacher(),
-            prompt_type,
-            [Source(text) for text in unit],
-            unit=whole,
-            policy=SplitPolicy(key="tests", unseen=0, phrasing=0),
-            attempt="a",
-            gates=gates,
-            around=around,
-        )
-        return [outcome async for outcome in stream]
-
-    return asyncio.run(collect())

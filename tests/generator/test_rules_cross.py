@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +10,18 @@ from random import Random
 import pytest
 
 from foundation.corpus import Corpus
-from foundation.prompt_type import PromptType
-from foundation.records import Snippet, SplitPolicy, Unit
+from foundation.records import Snippet, SplitPolicy
 from foundation.workspace import Workspace
 from generator.catalogue import load_catalogue
 from generator.gates import Gates
 from generator.gates.fields import plain_words
 from generator.partners import Kind, choose
-from generator.pipeline import Outcome, produce
 from generator.render import Source
 from generator.teachers.rules import RulesTeacher
 from generator.teachers.rules.cross import MAKERS
 from generator.teachers.rules.task import Declined, Library, Task
 from tests.generator.prompt_files import snippet
+from tests.generator.scripted import run
 
 POLICY = SplitPolicy(key="tests", unseen=0, phrasing=0)
 IDS = sorted(MAKERS)
@@ -209,7 +207,7 @@ def test_the_gates_accept_what_is_made(
     outcomes = [
         one
         for start in range(0, len(found), UNIT)
-        for one in run(prompt_type, found[start : start + UNIT], warm_gates, around)
+        for one in run(RulesTeacher(), prompt_type, found[start : start + UNIT], warm_gates, around=around)
     ]
 
     # then every item has its record or its reject, and what was made is nearly always fit to keep
@@ -221,23 +219,3 @@ def test_the_gates_accept_what_is_made(
     assert kept / len(found) >= share
     assert repeated <= 0.12 * kept
     assert len(refused) - repeated <= 0.03 * kept, [(reject.gate, reject.reason) for reject in refused]
-
-
-def run(prompt_type: PromptType, unit: list[Source], gates: Gates, around: tuple[Snippet, ...]) -> list[Outcome]:
-    """One unit through the real line; `around` is the corpus."""
-    whole = Unit(
-        id="u",
-        block="b",
-        start=0,
-        stop=len(unit),
-        prompt_type=prompt_type.id,
-        fingerprint=prompt_type.fingerprint,
-    )
-
-    async def collect() -> list[Outcome]:
-        stream = produce(
-            RulesTeacher(), prompt_type, unit, unit=whole, policy=POLICY, attempt="a", gates=gates, around=around
-        )
-        return [outcome async for outcome in stream]
-
-    return asyncio.run(collect())
