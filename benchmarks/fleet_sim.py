@@ -20,7 +20,6 @@ Prints one JSON document, and a table on standard error. Exit code 1 if anything
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import heapq
 import itertools
@@ -31,39 +30,30 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks._audit import Audit, audit
-from foundation.corpus import Corpus
-from foundation.prompt_type import ASK
+from benchmarks._fleet_work import Fate, InstantTeacher, Killed, make_store
 from foundation.reader import SHARDS
-from foundation.records import ChatReply, Snippet, Unit
-from foundation.settings import SplitSettings
+from foundation.records import Unit
 from foundation.store_memory import MemoryStore
-from generator.catalogue import select
 from generator.gates import Gates
-from generator.teachers.base import TeacherRequest
 from queue_workers import plan as plans
 from queue_workers.ledger import reconcile
 from queue_workers.memory import MemoryQueue
 from queue_workers.runner import Context, Recall, run_unit
 
-Fate = Literal["", "notice", "given back", "before", "during", "after", "between", "unacked", "silent"]
 DEATHS: tuple[Fate, ...] = ("before", "during", "after", "between", "unacked")
-SIZES = {"wh/who": 1, "wh/when": 2, "truth/false-with-correction": 3, "contrastive/number": 4}  # items in a unit
-BLOCKS, SNIPPETS = 8, 64
 INTERRUPTED = 0.01  # of the workers, each minute
 SHORTEST, LONGEST = 60.0, 120.0  # seconds of one unit
 SILENCE = 60.0, 900.0  # seconds, drawn evenly
 DRAIN = 90.0  # of the two minutes' notice
 BOOT = 120.0  # seconds until another machine stands in for one that is gone
 LOOK = 5.0  # seconds an idle worker waits
-SPOILT = 0.05  # of the replies
 
 
 COLUMNS = {
@@ -90,59 +80,11 @@ COLUMNS = {
 }
 
 
-class Killed(BaseException):
-    """The end of a worker: nothing after this point is run, and nothing catches it."""
-
-
 class Clock:
     now = 0.0
 
     def __call__(self) -> float:
         return self.now
-
-
-TEXTS = {  # by prompt type, the fields in any order; no two items of a unit have the same {n}
-    "wh/who": '{"question": "Who led the ships that left with {n} sailors?", "answer": "Admiral Harald Brecht led them."}',
-    "wh/when": '{"question": "When did the ships leave Tarvik with {n} sailors?", "answer": "They left in {year}."}',
-    "truth/false-with-correction": '{"statement": "The ships left Osmark with {n} sailors.", "correction": "They left Tarvik."}',
-    "contrastive/number": '{"stem": "How many sailors left Tarvik in {year}", "option_1": "{n} sailors", "option_2": "{n}5 sailors", '
-    '"right": "1", "answer": "{n} sailors left Tarvik."}',
-}
-
-
-class InstantTeacher:
-    """Stands in for a language model: a fitting text for every item, at once. No model. `calls` counts items, not phases."""
-
-    name = "instant-stand-in"
-
-    def __init__(self, seed: int) -> None:
-        self.random, self.calls, self.fate, self.recall = random.Random(seed), 0, "", Recall()
-
-    async def complete(self, requests: Sequence[TeacherRequest]) -> AsyncIterator[ChatReply]:
-        if self.fate == "before":
-            raise Killed
-        answered = self.random.randrange(len(requests)) if self.fate in ("during", "given back") else len(requests)
-        for request in requests[:answered]:
-            self.calls += request.phase == request.prompt_type.chain[0].name
-            spoilt = self.random.random() < SPOILT
-            text = "no JSON at all" if spoilt else _fitting(request)
-            yield ChatReply(id=request.chat.id, text=text, finish="stop")
-        if self.fate == "given back":
-            self.recall()
-            await asyncio.sleep(60)  # far less: it is cancelled at once
-        if answered < len(requests) or self.fate == "after":
-            raise Killed
-
-    async def close(self) -> None:
-        """Nothing to let go of."""
-
-
-def _fitting(request: TeacherRequest) -> str:
-    """What a language model would say of this item."""
-    index = request.source.snippet.index
-    if request.phase != ASK:
-        return json.dumps({request.prompt_type.each: [f"{index + 40} sailors"]})
-    return TEXTS[request.prompt_type.id].replace("{n}", str(index + 40)).replace("{year}", f"19{index:02d}")
 
 
 class SeenStore:
@@ -223,36 +165,6 @@ class Report:
     def well(self) -> bool:
         """Nothing lost, doubled, forgotten or set aside."""
         return self.audit.well and not (self.dead_lettered or self.reconcile_found or self.shards_rewritten)
-
-
-def make_store(units: int) -> MemoryStore:
-    """A small corpus, and a plan of at least `units` units of one to four items over it, in as many rounds as that takes."""
-    store, types = MemoryStore(), select(list(SIZES))
-    for number in range(BLOCKS):
-        store.put(*Corpus(store).block_file(number + 1, [_snippet(number, index) for index in range(SNIPPETS)]))
-    blocks = Corpus(store).blocks()
-    a_round = sum(-(-SNIPPETS // size) for size in SIZES.values()) * BLOCKS
-    lines = tuple(
-        line.model_copy(update={"unit": SIZES[line.prompt_type]})
-        for round_ in range(math.ceil(units / a_round))
-        for line in plans.draft(plans.Plan(), types, blocks, round_=round_, priority="normal").lines
-    )
-    plans.add(store, plans.Plan(lines), types, SplitSettings())
-    return store
-
-
-def _snippet(block: int, index: int) -> Snippet:
-    sentence = f"In 19{index:02d} the {block + 2} ships of Admiral Harald Brecht left Tarvik with {index + 40} sailors."
-    title = f"The Osmark campaign {block}"
-    return Snippet(
-        id=Snippet.make_id(sentence),
-        article_id=f"{block}-{index // 8}",
-        title=title,
-        source="made-up",
-        index=index,
-        sentences=(sentence,),
-        text=sentence,
-    )
 
 
 class Fleet:

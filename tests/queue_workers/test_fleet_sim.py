@@ -8,7 +8,8 @@ import pytest
 
 from benchmarks import fleet_sim
 from benchmarks._audit import Audit, audit
-from benchmarks.fleet_sim import DEATHS, Clock, Fleet, make_store, simulate
+from benchmarks._fleet_work import make_store
+from benchmarks.fleet_sim import DEATHS, Clock, Fleet, simulate
 from foundation.reader import REJECTS, SHARDS
 from foundation.store_memory import MemoryStore
 from queue_workers.memory import MemoryQueue, UnrulyMemoryQueue
