@@ -33,6 +33,8 @@ class Look:
     queries: int = 0
     hits: int = 0
     tokens: int = 0
+    limit: int = 0
+    """Requests a worker may have in flight now, as the client adapted it; 0: not known."""
 
 
 def read_metrics(text: str) -> dict[str, float]:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from foundation.ids import stable_id
 from foundation.parse import parse, refuse_other_version
-from foundation.records import Contract, Record
+from foundation.records import Contract, Record, Reject
 
 if TYPE_CHECKING:
     from foundation.store import Store
@@ -87,12 +87,19 @@ def pin(store: Store) -> Manifest:
     return Manifest(shards=tuple(entries), tombstones=tombstones(store))
 
 
-def read(store: Store, manifest: Manifest | None = None, report: ReadReport | None = None) -> Iterator[Record]:
-    """Every record that stands, of the manifest's shards or of all committed ones."""
+def read(
+    store: Store,
+    manifest: Manifest | None = None,
+    report: ReadReport | None = None,
+    *,
+    names: Sequence[str] | None = None,
+) -> Iterator[Record]:
+    """Every record that stands, of the manifest's shards or of all committed ones; or of those in `names` alone."""
     report = report if report is not None else ReadReport()
     dead = manifest.tombstones if manifest else tombstones(store)
     withdrawn: set[tuple[str, str]] = {(stone.kind, stone.value) for stone in dead}
-    names = [entry.name for entry in manifest.shards] if manifest else list(store.list(SHARDS))
+    if names is None:
+        names = [entry.name for entry in manifest.shards] if manifest else list(store.list(SHARDS))
     for name in names:
         for number, line in enumerate(store.get(name).splitlines(), 1):
             try:
@@ -104,7 +111,7 @@ def read(store: Store, manifest: Manifest | None = None, report: ReadReport | No
                 if len(report.broken) < 20:
                     report.broken.append(f"{name}:{number}: {str(error).splitlines()[0]}")
                 continue
-            if withdrawn and _is_withdrawn(record, withdrawn):
+            if withdrawn and is_withdrawn(record, withdrawn):
                 report.withdrawn += 1
                 continue
             report.read += 1
@@ -146,7 +153,8 @@ def _item_of(line: bytes) -> str:
         return ""
 
 
-def _is_withdrawn(record: Record, withdrawn: set[tuple[str, str]]) -> bool:
+def is_withdrawn(record: Record | Reject, withdrawn: Set[tuple[str, str]]) -> bool:
+    """Whether a tombstone, as (kind, value), names what this was made of."""
     identities = (
         ("article", record.article_id),
         ("snippet", record.snippet_id),

@@ -196,6 +196,8 @@ class Reject(Contract):
     reason: str
     field: str = ""
     text: str
+    partner_id: str = ""
+    partner_article_id: str = ""
 
 
 class GateResult(Contract):

@@ -65,7 +65,9 @@ class TeacherSettings(Table):
     api_key: SecretStr = Field(
         default=SecretStr(""), description="openai: the key. Better set as FACTORY_TEACHER__API_KEY."
     )
-    concurrency: int = Field(default=64, ge=1, le=4096, description="Requests in flight per worker.")
+    concurrency: int = Field(
+        default=64, ge=1, le=4096, description="Requests in flight per worker, at most: it adapts to the server."
+    )
     timeout: float = Field(default=120.0, gt=0, description="Seconds one request may take.")
     context: int = Field(default=4096, ge=256, description="vllm: longest prompt plus answer, in tokens.")
     start_timeout: float = Field(default=900.0, gt=0, description="vllm: seconds the server may take to load.")

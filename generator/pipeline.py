@@ -191,8 +191,6 @@ class _Run:
                 ordering=one.ordering,
                 pair_id=Record.make_id(item.id, asked.phase, "") if paired else "",
                 right_at=options.right_index(values) + 1 if options and options.right else 0,
-                partner_id=source.partner.id if source.partner else "",
-                partner_article_id=source.partner.article_id if source.partner else "",
                 **shared,
             )
             for one in rendered
@@ -217,6 +215,8 @@ class _Run:
             "round": self.unit.round,
             "attempt": self.attempt,
             "phase": phase,
+            "partner_id": partner.id if partner else "",
+            "partner_article_id": partner.article_id if partner else "",
         }
 
     def last_calls(self, item: _Item) -> Iterator[_Asked]:

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from foundation.corpus import Corpus
 from foundation.errors import Failure
-from foundation.reader import REJECTS, SHARDS, ReadReport, committed_rejects, read, tombstones
+from foundation.reader import REJECTS, SHARDS, ReadReport, committed_rejects, is_withdrawn, read, tombstones
 from foundation.records import Record, Reject, Usage
 from generator.report.pick import Pick
 
@@ -171,7 +171,7 @@ def _count_rejects(
 ) -> None:
     seen: set[str] = set()
     for reject in rejects:
-        if withdrawn and not withdrawn.isdisjoint(_identities(reject)):
+        if withdrawn and is_withdrawn(reject, withdrawn):
             continue
         figures = result.of(reject.prompt_type)
         if reject.item not in seen and reject.item not in accepted:
@@ -183,13 +183,3 @@ def _count_rejects(
         # An entry of a list has its number in its phase ("ask.3"); it is the phase that is counted.
         figures.reasons[reject.gate, reject.code, reject.phase.partition(".")[0]] += 1
         result.rejects.offer(reject.prompt_type, reject.id, reject)
-
-
-def _identities(reject: Reject) -> set[tuple[str, str]]:
-    return {
-        ("article", reject.article_id),
-        ("snippet", reject.snippet_id),
-        ("prompt_type", reject.prompt_type),
-        ("fingerprint", reject.fingerprint),
-        ("unit", reject.unit),
-    }
