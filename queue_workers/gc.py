@@ -7,7 +7,8 @@ Cost: lists shards and rejects once (2 µs a file), and reads the first line of 
 
 What is removed, by kind: `temporaries` of puts that were killed; `superseded` rejects, of attempts at a unit that
 another attempt committed; `abandoned` rejects of units that no shard stands for; `run` files of dead processes; `logs`
-older than 30 days; `caches` that a killed ingest left. The index of counts is a cache too, but a costly one: it stays.
+older than 30 days; `caches` that a killed ingest left; `replies` of a teacher that were kept for units which are committed
+by now, or which nobody came back to for 30 days. The index of counts is a cache too, but a costly one: it stays.
 """
 
 from __future__ import annotations
@@ -28,17 +29,18 @@ from foundation.errors import Failure
 from foundation.log import PREFIX as LOG
 from foundation.reader import REJECTS, SHARDS, most_items
 from foundation.store import TEMPORARY
+from generator.teachers.kept import REPLIES
 from queue_workers import presence, snapshot
 from queue_workers.identity import began
 
 if TYPE_CHECKING:
     from foundation.workspace import Workspace
 
-Kind = Literal["temporaries", "superseded", "abandoned", "run", "logs", "caches"]
+Kind = Literal["temporaries", "superseded", "abandoned", "run", "logs", "caches", "replies"]
 PUT = 3600.0  # seconds; a put takes milliseconds
 COMMIT = 60.0  # seconds; from an attempt's rejects to its shard, or to their removal, it takes milliseconds
 ELSEWHERE = 24 * 3600.0  # seconds after which no other machine still commits what it wrote rejects for
-KEPT = timedelta(days=30)  # of event logs
+KEPT = timedelta(days=30)  # of event logs, and of replies
 _PROCESS = (snapshot.PREFIX, presence.PREFIX)
 
 
@@ -94,6 +96,7 @@ def collect(workspace: Workspace, *, dry_run: bool) -> Sweep:
     _run(workspace, sweep)
     _logs(workspace, sweep)
     _caches(workspace, sweep)
+    _replies(workspace, sweep)
     return sweep
 
 
@@ -171,6 +174,18 @@ def _caches(workspace: Workspace, sweep: Sweep) -> None:
                     shutil.rmtree(folder, ignore_errors=True)
     except Failure:  # an ingest runs: what is there is its own
         return
+
+
+def _replies(workspace: Workspace, sweep: Sweep) -> None:
+    """What is kept of the teacher's words for a unit that was committed elsewhere, failed for good or was cancelled."""
+    folders = list((workspace.cache / REPLIES).glob("*"))
+    committed = {path.stem for path in _files(workspace.root / SHARDS)} if folders else set()
+    for folder in folders:
+        for path in _files(folder):
+            sweep.remove("replies", path, age=COMMIT if folder.name in committed else KEPT.total_seconds())
+        if not sweep.dry_run:
+            with contextlib.suppress(OSError):  # it still holds something, or somebody was faster
+                folder.rmdir()
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -4,7 +4,8 @@ Guarantees: a unit that is committed is done without asking the teacher; every i
 a reject; rejects are put first, under a name of this attempt, then the shard, once, under the unit's own name. Whoever
 comes second changes nothing. A trouble that is not the unit's own is told apart, so it can stop the work: a teacher that is
 away or says nothing never counts against a unit by itself, and a slow one has all the time it needs: what is limited is its
-silence. A unit that is recalled is given back, whole, within a moment of the teacher's next word.
+silence. A unit that is recalled is given back, whole, within a moment of the teacher's next word. What the teacher said is
+kept on disk until the unit is committed: whoever runs it next on this machine asks for the rest alone.
 Cost: reading a block (about 10 µs a snippet), two fsynced puts (0.4 ms each); the rest is the teacher's and the gates'.
 """
 
@@ -17,6 +18,7 @@ import time
 import uuid
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import uvloop
@@ -28,6 +30,7 @@ from foundation.reader import TOMBSTONES
 from foundation.records import Record, Reject, Snippet, SplitPolicy, Unit, item_id
 from generator.pipeline import AllErrors, Outcome, produce
 from generator.render import shown
+from generator.teachers.kept import KeptTeacher, forget
 from queue_workers.partners import sources_of
 from queue_workers.plan import load_prompt_type
 from queue_workers.protocol import DONE, LONGEST, RELEASE, Ack
@@ -82,13 +85,17 @@ class Recall:
 
 @dataclass
 class Context:
-    """What every unit of one worker shares. Made before the fork; `warm` loads what units would load one by one."""
+    """What every unit of one worker shares. Made before the fork; `warm` loads what units would load one by one.
+
+    `replies` is the folder where what the teacher said is kept until its unit is committed; None keeps nothing.
+    """
 
     store: Store
     teacher: Teacher
     gates: Gates
     policy: SplitPolicy
     lease: float
+    replies: Path | None = None
     _types: dict[str, PromptType] = field(default_factory=dict)
     _loop: asyncio.AbstractEventLoop | None = None
     _pid: int = 0
@@ -106,6 +113,15 @@ class Context:
         if found is None:
             found = self._types[fingerprint] = load_prompt_type(self.store, fingerprint)
         return found
+
+    def asked_by(self, unit: Unit, attempt: str) -> Teacher:
+        """The teacher for one attempt at a unit: it is asked for what no attempt before heard."""
+        return KeptTeacher(self.teacher, self.replies / unit.id, attempt) if self.replies else self.teacher
+
+    def forget(self, unit: Unit) -> None:
+        """What the teacher said of a unit that is committed."""
+        if self.replies:
+            forget(self.replies / unit.id)
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Its result, and nothing of it left running. One event loop for all units of a process: `asyncio.Runner` costs
@@ -133,6 +149,8 @@ def run_unit(unit: Unit, context: Context, recall: Recall | None = None) -> Ran:
     """Run and commit one unit, unless `recall` is asked for meanwhile. Raises nothing a unit can cause."""
     began, attempt = time.monotonic(), uuid.uuid4().hex[:12]
     ran = Ran(DONE) if context.store.exists(unit.shard) else _run(unit, context, attempt, recall or Recall())
+    if ran.ack == DONE:
+        context.forget(unit)
     return replace(ran, attempt=attempt, seconds=round(time.monotonic() - began, 3))
 
 
@@ -235,8 +253,9 @@ async def _produce(
         told.replies += 1
         silence.reschedule(min(end, clock() + context.lease))
 
+    teacher = context.asked_by(unit, attempt)
     outcomes = produce(
-        context.teacher,
+        teacher,
         prompt_type,
         sources,
         unit=unit,
@@ -252,7 +271,7 @@ async def _produce(
                 async for outcome in outcomes:
                     told.outcomes.append(outcome)
     finally:
-        await context.teacher.close()  # its connections belong to this unit's event loop
+        await teacher.close()  # its connections belong to this unit's event loop
 
 
 def _failed(error: str) -> Ran:

@@ -21,6 +21,7 @@ from foundation.engine_health import Look
 from foundation.errors import FactoryError, Failure, Unavailable, UsageError
 from foundation.log import EventLog
 from generator.gates import Gates
+from generator.teachers.kept import REPLIES
 from generator.teachers.make import teacher_from_settings
 from queue_workers.blame import Blame
 from queue_workers.chores import MetricsServer, chores
@@ -204,6 +205,7 @@ class _Supervisor:
             self.gates,
             fix_split(self.workspace.store, self.workspace.settings.split),
             self.workspace.settings.queue.lease,
+            self.workspace.cache / REPLIES if ready.costs else None,
         )
         planned = {line.fingerprint for line in load_plan(self.workspace.store).lines}
         context.warm(planned, [kind.prompt_type for kind in self.refill.kinds] if self.refill else [])

@@ -49,11 +49,13 @@ class ReadyTeacher:
 
     `look` is cheap, blocks 4 s at most, and is meant to be called every few seconds. `dead`: a managed server ended, or
     another one cannot be reached; `hung`: a managed server does nothing for work.hung_after seconds (see `engine_health`).
+    `costs`: a reply of it is worth keeping until its unit is committed.
     """
 
     teacher: Teacher
     device: DeviceHold | None = None
     look: Callable[[], Look] = _well
+    costs: bool = True
 
 
 @contextlib.contextmanager
@@ -79,7 +81,7 @@ def _ready(workspace: Workspace, backend: str, purpose: str) -> Iterator[ReadyTe
             say("teacher: rules (no GPU found: embedded rules write the questions, not a language model)")
         from generator.teachers.rules import RulesTeacher
 
-        yield ReadyTeacher(RulesTeacher())
+        yield ReadyTeacher(RulesTeacher(), costs=False)
     elif backend == "openai":
         yield _openai(settings)
     else:

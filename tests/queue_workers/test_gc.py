@@ -18,6 +18,7 @@ from foundation.reader import REJECTS
 from foundation.records import Unit
 from foundation.store import TEMPORARY
 from foundation.workspace import Workspace
+from generator.teachers.kept import REPLIES
 from queue_workers import gc, presence
 from queue_workers.forecast import Forecast, Need, forecast, size
 from queue_workers.identity import began
@@ -144,6 +145,21 @@ def test_what_dead_processes_left_old_logs_and_caches_go(workspace: Workspace) -
         "caches": 1,
         "temporaries": 2,
     }
+
+
+def test_replies_kept_for_units_that_need_them_no_more_go(workspace: Workspace) -> None:
+    done, left, old = make_units(3)
+    workspace.store.put(done.shard, b"")
+    files = {unit.id: workspace.cache / REPLIES / unit.id / "aaa.jsonl" for unit in (done, left, old)}
+    for path in files.values():
+        path.parent.mkdir(parents=True)
+        path.write_text("1")
+    os.utime(files[old.id], (OLD - 25 * 24 * 3600,) * 2)
+    os.utime(files[done.id], (time.time() - 120, time.time() - 120))
+    assert gc.collect(workspace, dry_run=True).kinds["replies"].files == 2
+    assert all(path.exists() for path in files.values())
+    gc.collect(workspace, dry_run=False)
+    assert [path.parent for path in files.values() if path.parent.exists()] == [files[left.id].parent]
 
 
 def test_an_ingest_that_runs_keeps_its_cache(workspace: Workspace) -> None:
