@@ -3,8 +3,9 @@
 Guarantees: it holds its device from before it starts until its memory is given back; it listens on 127.0.0.1 alone, on a
 free port, behind a key made for this start; when the context ends, the server and all its children are gone and GPU memory
 is back at its baseline. Killed, this process takes the server along; what outlives that is ended by whoever gets the device
-next. Its log is of this start alone; that of the one before is kept (`vllm.1.log`). A start that fails says why, with the end of the server's log: `UsageError` where it can never succeed, `Failure` where
-it may pass. Cost: the engine's own start (25-50 s for a tiny model on a CPU); a look at its health 5 ms.
+next. Its log is of this start alone; that of the one before is kept (`vllm.1.log`). A start that fails says why, with the line
+of the server's log that names the cause: `UsageError` where it can never succeed, `Failure` where it may pass, such as
+memory that another process holds; then the mend names the smaller profile. Cost: the engine's own start (25-50 s for a tiny model on a CPU); a look at its health 5 ms.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from foundation.devices import DeviceHold, hold_device
 from foundation.engine_health import Health, Look
@@ -35,13 +37,16 @@ from foundation.processes import (
     session_members,
 )
 
+if TYPE_CHECKING:
+    from foundation.profiles import Profile
+
 PATIENCE = 15.0  # seconds the server gets to end well: with the drain before it, less than a service gets to stop
 
 
 @dataclass(frozen=True)
 class EngineConfig:
     """`purpose` is what others are told who holds the device. `context` is in tokens; `arguments` go to the server as they
-    are; `table` of the settings is what errors name."""
+    are; `table` of the settings and the `profile` they are of, if any, are what errors name."""
 
     model: str
     purpose: str
@@ -50,6 +55,7 @@ class EngineConfig:
     start_timeout: float = 900.0
     arguments: Sequence[str] = ()
     table: str = "teacher"
+    profile: Profile | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,7 @@ def engine(config: EngineConfig, log: Path) -> Iterator[Engine]:
         )
         try:
             with running(group, PATIENCE):
-                _await_ready(group, port, config)
+                _await_ready(group, port, config, on_gpu=baseline is not None)
                 ours = gpu_processes(session_members(group.session))
                 url = f"http://127.0.0.1:{port}"
                 yield Engine(f"{url}/v1", config.model, key, group, device, Health(url, config.model, key))
@@ -142,12 +148,12 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _await_ready(group: ProcessGroup, port: int, config: EngineConfig) -> None:
+def _await_ready(group: ProcessGroup, port: int, config: EngineConfig, *, on_gpu: bool) -> None:
     until = time.monotonic() + config.start_timeout
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback never goes through a proxy
     while time.monotonic() < until:
         if not group.alive:
-            raise _start_error(group, config.table)
+            raise _start_error(group, config, on_gpu=on_gpu)
         with (
             contextlib.suppress(urllib.error.URLError, OSError),
             opener.open(f"http://127.0.0.1:{port}/health", timeout=2),
@@ -170,30 +176,59 @@ NEVER = {
     r"greater than the derived max_model_len": "lower {table}.context: the model has fewer positions",
     r"model architectures? .*not supported": "take another model for {table}.model: this vLLM cannot run it",
     r"error: (unrecognized arguments|argument )": "mend {table}.args: `vllm serve --help` lists them",
+    r"arctic inference is required": (
+        "pip install arctic-inference==0.1.1, or take another method for --speculative-config in {table}.args"
+    ),
 }
 # And of one that wants memory: another process may hold it now.
 MEMORY = (
     r"out of memory|no available memory|free memory on device|kv cache is (needed|larger)|larger than the available kv"
+    r"|available memory on node|cannot allocate memory|DefaultCPUAllocator|MemoryError|'EngineCore\w*': -9"
+)
+# What the server says of its engine, whose own error stands above it.
+HEARSAY = re.compile(
+    r"engine core initialization failed|engine process failed to start|see root cause above", re.IGNORECASE
 )
 
 
-def _start_error(group: ProcessGroup, table: str) -> FactoryError:
-    log = group.tail(200)
-    what, where = f"the vLLM server ended while it started: {_reason(log)}", str(group.log)
+def _start_error(group: ProcessGroup, config: EngineConfig, *, on_gpu: bool) -> FactoryError:
+    log, code = group.tail(400), group.wait()
+    memory = code == -9 or re.search(MEMORY, log, re.IGNORECASE)
+    reason = _reason(log, MEMORY if memory else "")
+    what, where = f"the vLLM server ended while it started: {reason}", str(group.log)
     for pattern, mend in NEVER.items():
         if re.search(pattern, log, re.IGNORECASE):
-            return UsageError(what, where=where, mend=mend.format(table=table))
-    mend = "read that log"
-    if re.search(MEMORY, log, re.IGNORECASE):
-        mend = (
-            "end what else holds memory (`nvidia-smi`); else take a smaller model or context, or lower "
-            f"--gpu-memory-utilization in {table}.args"
-        )
-    return Failure(what, where=where, mend=mend)
+            return UsageError(what, where=where, mend=mend.format(table=config.table))
+    if not memory:
+        return Failure(what, where=where, mend="read that log")
+    if reason == UNKNOWN:
+        reason = "killed, as the kernel does with a process when the machine's memory is used up"
+    return Failure(
+        f"the vLLM server ran out of memory while it started: {reason}", where=where, mend=_less(config, on_gpu)
+    )
 
 
-def _reason(log: str) -> str:
-    """The last line that names an error; the log has the rest."""
+def _less(config: EngineConfig, on_gpu: bool) -> str:
+    """What takes less memory."""
+    if not on_gpu:
+        return f"a smaller model or context for [{config.table}], or a smaller VLLM_CPU_KVCACHE_SPACE (GiB)"
+    from foundation.profiles import smaller
+
+    less = smaller(config.profile) if config.profile else None
+    named = f'{config.table}.profile = "{less.name}" ({less.model}), ' if less else ""
+    return (
+        f"end what else holds memory (`nvidia-smi`); else {named}a smaller model or context, or a lower "
+        f"--gpu-memory-utilization in {config.table}.args"
+    )
+
+
+UNKNOWN = "no reason given"
+
+
+def _reason(log: str, like: str = "") -> str:
+    """The last line that names an error, of those that say something `like` that if there are any; the log has the rest."""
     # the second form is pydantic's, the third the command line's
     errors = re.findall(r"(?:\b\w+(?:Error|Exception): |Value error, |error: ).+", log)
-    return errors[-1].strip()[:300] if errors else "no reason given"
+    known = [error for error in errors if not HEARSAY.search(error)] or errors
+    fitting = [error for error in known if like and re.search(like, error, re.IGNORECASE)]
+    return (fitting or known or [UNKNOWN])[-1].strip()[:300]

@@ -59,7 +59,14 @@ class TeacherSettings(Table):
     backend: Literal["auto", "rules", "vllm", "openai"] = Field(
         default="auto", description="auto: vllm where a GPU is found, else rules (embedded, no weights, no LLM)."
     )
-    model: str = Field(default="Qwen/Qwen3-4B-Instruct-2507", description="Model name, or a folder with its weights.")
+    profile: Literal["auto", "none", "cpu", "16gb", "24gb", "80gb"] = Field(
+        default="auto",
+        description="vllm: model and server settings by the size of the card; auto: this GPU's, or cpu. none: model and args alone. "
+        "`factory teacher profiles` shows them.",
+    )
+    model: str = Field(
+        default="", description="Model name, or a folder with its weights; empty: the profile's. openai: must be named."
+    )
     revision: str = Field(default="", description="Revision of the model; empty: the hub's main.")
     base_url: str = Field(default="", description="openai: URL of the server, ending in /v1.")
     api_key: SecretStr = Field(
@@ -69,9 +76,19 @@ class TeacherSettings(Table):
         default=64, ge=1, le=4096, description="Requests in flight per worker, at most: it adapts to the server."
     )
     timeout: float = Field(default=120.0, gt=0, description="Seconds one request may take.")
-    context: int = Field(default=4096, ge=256, description="vllm: longest prompt plus answer, in tokens.")
+    context: int = Field(default=0, ge=0, description="vllm: longest prompt plus answer, in tokens; 0: the profile's.")
     start_timeout: float = Field(default=900.0, gt=0, description="vllm: seconds the server may take to load.")
-    args: list[str] = Field(default_factory=list, description="vllm: more arguments for its server, as a list.")
+    args: list[str] = Field(
+        default_factory=list,
+        description="vllm: more arguments for its server, as a list; they take the place of the profile's of the same name, and "
+        '"--no-FLAG" takes one out.',
+    )
+
+    @model_validator(mode="after")
+    def _some_context(self) -> TeacherSettings:
+        if 0 < self.context < 256:
+            raise ValueError(f"context {self.context} is too short: 256 tokens at least, or 0 for the profile's")
+        return self
 
 
 class QueueSettings(Table):

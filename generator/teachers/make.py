@@ -168,18 +168,21 @@ def _openai(settings: TeacherSettings) -> ReadyTeacher:
 def _vllm(workspace: Workspace, purpose: str) -> Iterator[ReadyTeacher]:
     from foundation.chat_client import ChatClient
     from foundation.engine import EngineConfig, engine
+    from foundation.profiles import choose, context_of, provenance, resolved_model, server_arguments
     from generator.teachers.openai import OpenAITeacher
 
     settings = workspace.settings.teacher
+    profile, model = choose(settings), resolved_model(settings)
     config = EngineConfig(
-        model=settings.model,
+        model=model,
         purpose=f"{purpose} in {workspace.root}",
         revision=settings.revision,
-        context=settings.context,
+        context=context_of(profile, settings),
         start_timeout=settings.start_timeout,
-        arguments=settings.args,
+        arguments=server_arguments(profile, settings),
+        profile=profile,
     )
-    say(f"teacher: starting vLLM with {settings.model}; its log is logs/vllm.log")
+    say(f"teacher: starting vLLM with {model} (profile {profile.name}); its log is logs/vllm.log")
     with engine(config, workspace.logs / "vllm.log") as server:
         client = ChatClient(
             base_url=server.base_url,
@@ -190,7 +193,7 @@ def _vllm(workspace: Workspace, purpose: str) -> Iterator[ReadyTeacher]:
             extra=NO_THINKING,
         )
         say("teacher: vLLM is ready")
-        teacher = OpenAITeacher(client, f"vllm:{settings.model}@{settings.revision or 'main'}")
+        teacher = OpenAITeacher(client, provenance(profile, settings))
         yield ReadyTeacher(teacher, server.device, partial(server.look, workspace.settings.work.hung_after))
 
 

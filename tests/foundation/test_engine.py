@@ -342,7 +342,7 @@ def test_a_start_that_can_never_succeed_is_told_from_one_that_may(
 
     group = ProcessGroup([sys.executable, "-c", f"print({line!r})"], name="server", log=tmp_path / "log")
     group.wait(30)
-    error = _start_error(group, "teacher")
+    error = _start_error(group, EngineConfig("m", "a test"), on_gpu=True)
     assert type(error) is kind
     assert mend in error.mend
     assert line.rpartition("Error: ")[2].rpartition("error: ")[2] in str(error)
@@ -358,7 +358,7 @@ def test_an_old_complaint_makes_no_new_start_wrong_use(tmp_path: Path) -> None:
         log.write_text(text)
     killed = ProcessGroup([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], name="server", log=log)
     killed.wait(30)
-    assert type(_start_error(killed, "teacher")) is Failure
+    assert type(_start_error(killed, EngineConfig("m", "a test"), on_gpu=True)) is Failure
     _set_aside(log)
     assert [path.name for path in tmp_path.iterdir()] == ["vllm.1.log"]
     assert (tmp_path / "vllm.1.log").read_text() == "Repository Not Found\n"
