@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, ValidationError
 
 from foundation.errors import Failure, UsageError
+from foundation.reader import TOMBSTONES, Tombstone
 from foundation.records import Contract
 from queue_workers.protocol import Priority, Queue
 
 if TYPE_CHECKING:
+    from foundation.prompt_type import PromptType
     from foundation.store import Store
     from queue_workers.plan import Plan
 
@@ -46,6 +48,17 @@ class Controls(Contract):
     def held(self) -> tuple[str, ...]:
         """The prompt types of which nothing is to be queued: paused or cancelled."""
         return tuple(sorted({*self.paused_types, *self.cancelled}))
+
+
+def retired_types(store: Store, prompt_types: Iterable[PromptType]) -> list[str]:
+    """Ids of those that a tombstone withdraws: whatever is planned of them yields nothing."""
+    stones = set(store.list(TOMBSTONES))
+    return [
+        one.id
+        for one in prompt_types
+        if Tombstone(kind="prompt_type", value=one.id).name in stones
+        or Tombstone(kind="fingerprint", value=one.fingerprint).name in stones
+    ]
 
 
 def load_controls(store: Store) -> Controls:

@@ -22,7 +22,7 @@ from foundation.corpus import Corpus
 from foundation.errors import Failure, UsageError
 from generator.catalogue import load_catalogue, select
 from generator.teachers.make import unable
-from queue_workers.controls import load_controls, plan_again
+from queue_workers.controls import load_controls, plan_again, retired_types
 from queue_workers.plan import Plan, add, draft, load_plan
 from queue_workers.protocol import PRIORITIES, Priority, Queue
 
@@ -89,7 +89,12 @@ class Refill:
         plan, controls = load_plan(store), load_controls(store)
         _check_caps(self.settings, min(map(Corpus.count, blocks)))
         table = _Table(plan, blocks, self.settings)
-        able = [kind for kind in self.kinds if kind.prompt_type.fingerprint not in plan.stopped]
+        retired = retired_types(store, [kind.prompt_type for kind in self.kinds])
+        able = [
+            kind
+            for kind in self.kinds
+            if kind.prompt_type.fingerprint not in plan.stopped and kind.prompt_type.id not in retired
+        ]
         free = [kind for kind in able if kind.prompt_type.id not in controls.paused_types]
         round_ = table.open_round(free, drain)
         if round_ is None:

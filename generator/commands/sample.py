@@ -202,7 +202,8 @@ def _said(one: Shown, sources: str) -> Text:
     from foundation.records import Reject
 
     if isinstance(one.output, Reject):
-        return Text("\n").join([Text("what the teacher wrote", "dim"), _marked(one.output.text, sources)])
+        heading = "what the teacher wrote" if one.output.text else "the teacher wrote nothing"
+        return Text("\n").join([Text(heading, "dim"), _marked(one.output.text, sources)])
     lines: list[Text] = []
     for index, message in enumerate(one.output.messages):
         trained = index in one.output.supervised

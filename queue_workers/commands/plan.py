@@ -47,7 +47,7 @@ def enqueue(
     from generator.catalogue import load_catalogue, select
     from generator.teachers.make import unable
     from queue_workers import ledger, plan
-    from queue_workers.controls import load_controls, plan_again
+    from queue_workers.controls import load_controls, plan_again, retired_types
     from queue_workers.protocol import PRIORITIES
 
     workspace = Workspace.find()
@@ -59,6 +59,12 @@ def enqueue(
         list(load_catalogue(own=workspace.prompts).values()) if all_ else select(prompt_type, workspace.prompts)
     )
     store = workspace.store
+    retired = retired_types(store, types)
+    types = [one for one in types if one.id not in retired]
+    if retired and not types:
+        raise UsageError(
+            f"retired: {listed(retired)}", where="tombstones/", mend="`factory retire --undo --prompt-type T` first"
+        )
     blocks = plan.first_blocks(store, limit)
     queued = 0
     with ExitStack() as stack:
@@ -84,6 +90,7 @@ def enqueue(
             "queued": queued,
             "planned": planned.size + (0 if dry_run else new.size),
             "paused": paused,
+            "retired": retired,
             "dry_run": dry_run,
         }
         emit_json(document)
@@ -94,6 +101,8 @@ def enqueue(
     )
     if not dry_run:
         print(f"queued {queued:,} units; `factory run` works on them, or `factory work --burst`")
+    if retired:
+        say(f"left out, since they are retired: {listed(retired)}")
     _say_controls(controls, [one.id for one in types], known)
     for id_ in plan.same_version(store, types):
         say(
