@@ -94,8 +94,9 @@ def _die(text: str, code: int) -> NoReturn:
 
 def emit_json(document: Any, *, line: bool = False) -> None:
     """One JSON document on standard output, at once; `line`: on one line, as one of many."""
-    indent = 2 if sys.stdout.isatty() and not line else None
-    print(json.dumps(document, ensure_ascii=False, indent=indent, default=str), flush=True)
+    terminal = sys.stdout.isatty()  # where what a model wrote could move the cursor, or turn the line round
+    indent = 2 if terminal and not line else None
+    print(json.dumps(document, ensure_ascii=terminal, indent=indent, default=str), flush=True)
 
 
 def say(text: str) -> None:
