@@ -1,6 +1,7 @@
-"""A look at a prompt type: what the teacher is asked, what it answers, and what becomes of it. Writes nothing.
+"""A look at a prompt type: what the teacher is asked, what it answers, what that costs, and what becomes of it. Writes nothing.
 
-Guarantees: the same rendering, teacher, gates and pipeline as `factory work`. Cost: that of n items a type.
+Guarantees: the same rendering, teacher, gates and pipeline as `factory work`; every call has its answer beside it, as the
+teacher gave it. Cost: that of n items a type.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from typing import Any
 
 from foundation.corpus import Corpus
 from foundation.errors import UsageError
-from foundation.prompt_type import PromptType
-from foundation.records import ChatReply, ChatRequest, Snippet, SplitPolicy, Unit, item_id
+from foundation.prompt_type import ASK, PromptType
+from foundation.records import ChatReply, ChatRequest, Snippet, SplitPolicy, Unit, Usage, item_id
 from generator.gates import Gates
 from generator.partners import choose, with_partner
 from generator.pipeline import Outcome, produce
@@ -21,12 +22,32 @@ from generator.teachers.base import Teacher, TeacherRequest
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """One call: the request as it was sent, and what came back; None if nothing did."""
+
+    request: ChatRequest
+    reply: ChatReply | None
+
+    def document(self) -> dict[str, Any]:
+        """As JSON, but for the messages."""
+        reply = self.reply
+        usage = reply.usage if reply else Usage()
+        return {
+            "call": self.request.id.partition(":")[2] or ASK,
+            "finish": reply.finish if reply else None,
+            "detail": reply.detail if reply else "no reply came",
+            "text": reply.text if reply else "",
+            **usage.model_dump(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
-    """One item: its snippet, the requests as they were sent (one a call; none if it was not asked about), and its outcome."""
+    """One item: its snippet, its calls to the teacher (none if it was not asked about), and its outcome."""
 
     prompt_type: str
     snippet: Snippet
-    requests: tuple[ChatRequest, ...]
+    calls: tuple[Asked, ...]
     outcome: Outcome
 
     def document(self) -> dict[str, Any]:
@@ -34,7 +55,8 @@ class Look:
         return {
             "prompt_type": self.prompt_type,
             "snippet": self.snippet.model_dump(),
-            "prompts": [[message.model_dump() for message in one.messages] for one in self.requests],
+            "prompts": [[message.model_dump() for message in one.request.messages] for one in self.calls],
+            "calls": [one.document() for one in self.calls],
             "records": [record.model_dump() for record in self.outcome.records],
             "rejects": [reject.model_dump() for reject in self.outcome.rejects],
         }
@@ -70,18 +92,37 @@ def sample(corpus: Corpus, count: int) -> dict[Place, Snippet]:
     return chosen
 
 
+def spent(looks: Sequence[Look]) -> dict[str, Any]:
+    """What some items cost, and came to."""
+    usages = [call.reply.usage for one in looks for call in one.calls if call.reply]
+    return {
+        "items": len(looks),
+        "accepted": sum(bool(one.outcome.records) for one in looks),
+        "records": sum(len(one.outcome.records) for one in looks),
+        "calls": sum(len(one.calls) for one in looks),
+        "prompt_tokens": sum(usage.prompt_tokens for usage in usages),
+        "completion_tokens": sum(usage.completion_tokens for usage in usages),
+        "seconds": round(sum(usage.seconds for usage in usages), 3),
+    }
+
+
 class _Noting:
-    """A teacher whose requests are kept, by item."""
+    """A teacher whose requests and first replies are kept, by item."""
 
     def __init__(self, teacher: Teacher) -> None:
         self.teacher, self.name = teacher, teacher.name
         self.requests: dict[str, list[ChatRequest]] = {}
+        self.replies: dict[str, ChatReply] = {}
 
     async def complete(self, requests: Sequence[TeacherRequest]) -> AsyncIterator[ChatReply]:
         for request in requests:
             self.requests.setdefault(request.chat.id.partition(":")[0], []).append(request.chat)
         async for reply in self.teacher.complete(requests):
+            self.replies.setdefault(reply.id, reply)
             yield reply
+
+    def calls(self, item: str) -> tuple[Asked, ...]:
+        return tuple(Asked(one, self.replies.get(one.id)) for one in self.requests.get(item, ()))
 
     async def close(self) -> None:
         await self.teacher.close()
@@ -127,7 +168,7 @@ async def look(
             }
             for snippet in places.values():
                 item = item_id(snippet.id, unit.fingerprint, round_)
-                looks.append(Look(prompt_type.id, snippet, tuple(noting.requests.get(item, ())), outcomes[item]))
+                looks.append(Look(prompt_type.id, snippet, noting.calls(item), outcomes[item]))
     finally:
         await teacher.close()
     return looks

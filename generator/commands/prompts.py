@@ -158,12 +158,12 @@ def preview(
     """Ask the teacher about a few snippets and show prompt, record or reject; writes nothing."""
     import asyncio
 
-    from foundation.console import emit_json
+    from foundation.console import emit_json, say
     from foundation.corpus import Corpus
     from foundation.records import SplitPolicy
     from foundation.workspace import Workspace
     from generator.catalogue import select
-    from generator.preview import look, sample
+    from generator.preview import look, sample, spent
     from generator.teachers.make import teacher_from_settings
 
     workspace = Workspace.find()
@@ -172,6 +172,8 @@ def preview(
     corpus = Corpus(workspace.store)
     places = sample(corpus, count)
     policy = SplitPolicy(key=split.key, unseen=split.unseen, phrasing=split.phrasing)
+    named = f"{len(types):,} prompt types" if len(types) > 1 else types[0].id
+    say(f"about to ask the teacher about {len(places):,} snippets x {named}; nothing is written")
     with teacher_from_settings(workspace, purpose="factory preview", settle=False) as ready:
         looks = asyncio.run(look(ready.teacher, types, places, corpus, policy, round_))
     if as_json:
@@ -179,6 +181,11 @@ def preview(
         return
     for one in looks:
         _print(one)
+    whole = spent(looks)
+    say(
+        f"{whole['items']:,} items, {whole['accepted']:,} accepted, {whole['records']:,} records; {whole['calls']:,} calls, "
+        f"{whole['prompt_tokens']:,} tokens read and {whole['completion_tokens']:,} written, {whole['seconds']:,.1f} s of the teacher's"
+    )
 
 
 def check(
@@ -295,17 +302,31 @@ def _summary(prompt_type: PromptType) -> dict[str, object]:
 
 
 def _print(one: Look) -> None:
-    print(f"=== {one.prompt_type}  {one.snippet.title}, snippet {one.snippet.index} ({one.snippet.id})")
-    for request in one.requests:
-        for message in request.messages:
-            print(f"\n--- prompt: {message.role}\n{message.content}")
+    from rich.text import Text
+
+    from foundation.console import show
+
+    def heading(text: str, style: str = "cyan") -> None:
+        show(Text(text, style, no_wrap=True, overflow="ignore"))
+
+    heading(f"=== {one.prompt_type}  {one.snippet.title}, snippet {one.snippet.index} ({one.snippet.id})", "bold")
+    for call in one.calls:
+        for message in call.request.messages:
+            heading(f"\n--- prompt: {message.role}")
+            print(message.content)
+        told = call.document()
+        cost = f"{told['prompt_tokens']:,} tokens read, {told['completion_tokens']:,} written, {told['seconds']:,.2f} s"
+        heading(f"\n--- answer to {told['call']}: {told['finish'] or told['detail']}; {cost}", "magenta")
+        if told["text"]:
+            print(told["text"])
     for record in one.outcome.records:
         ordering = f", {record.ordering}" if record.ordering else ""
-        print(f"\n--- record {record.id} ({record.split}{ordering}) by {record.teacher}")
+        heading(f"\n--- record {record.id} ({record.split}{ordering}) by {record.teacher}", "green")
         for message in record.messages:
             print(f"{message.role}: {message.content}")
     for reject in one.outcome.rejects:
-        print(
-            f"\n--- rejected by {reject.gate}: {reject.reason}{f' in {reject.field}' if reject.field else ''}\n{reject.text}"
-        )
+        where = f" in {reject.field}" if reject.field else ""
+        heading(f"\n--- rejected by {reject.gate}: {reject.reason}{where}", "red")
+        if not one.calls or reject.text not in {call.reply.text for call in one.calls if call.reply}:
+            print(reject.text)
     print()
