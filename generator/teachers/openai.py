@@ -1,7 +1,7 @@
 """Teacher over any OpenAI-compatible server; the managed vLLM one is reached the same way.
 
 Guarantees: those of `foundation.chat_client`. Cost: network only; nothing here is tied to one event loop, so one
-object serves any number of units, forked workers included.
+object serves any number of units, forked workers included, and what its client learns of the server all of them know.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ class OpenAITeacher:
     def __init__(self, client: ChatClient, name: str) -> None:
         self.client, self.name = client, name
 
-    async def complete(self, requests: Sequence[TeacherRequest]) -> AsyncIterator[ChatReply]:
-        async for reply in self.client.complete([request.chat for request in requests]):
-            yield reply
+    def complete(self, requests: Sequence[TeacherRequest]) -> AsyncIterator[ChatReply]:
+        """The client's own generator: to close it is to let go of its connections."""
+        return self.client.complete([request.chat for request in requests])
 
     async def close(self) -> None:
         """Nothing is held between calls."""

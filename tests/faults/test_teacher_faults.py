@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -14,13 +17,15 @@ from foundation.engine import has_vllm
 from foundation.workspace import Workspace
 from tests.faults.conftest import Recovery
 from tests.faults.test_kills import LOOPS, RUN, WORK
-from tests.support.asked import TYPE, asked_teacher
+from tests.support.asked import TYPE, Asked, asked_teacher
+from tests.support.fault_server import FaultServer, fault_server, reply
 from tests.support.faults import (
     assert_all_is_there,
     committed,
     ended,
     factory,
     finish,
+    json_lines,
     output,
     processes_of,
     queue_of,
@@ -73,6 +78,88 @@ def test_a_teacher_elsewhere_that_answers_nothing_for_a_while(
                 wait_for(lambda: committed(workspace), what="the next commit")
             ended(process, workspace)
         assert_all_is_there(workspace)
+
+
+CHINESE = reply(
+    json.dumps({"question": "\u8bf7\u544a\u8bc9\u6211\u5965\u65af\u9a6c\u514b\u6218\u5f79\u7684\u60c5\u51b5"})
+)
+PLAIN = reply("Sure! The campaign was long, and many papers are kept of it.")
+
+
+@pytest.mark.parametrize(
+    ("answer", "gate", "warned"),
+    [(PLAIN, "schema", True), (CHINESE, "cjk", False), (reply('{"question": "Can you te', "length"), "finish", False)],
+    ids=["ignores the schema", "Chinese", "cut"],
+)
+def test_replies_that_are_no_good_are_counted_rejects(
+    make: Callable[..., Workspace], answer: Any, gate: str, warned: bool
+) -> None:
+    with fault_server(lambda *_: answer, "fault") as server:
+        workspace = make(blocks=8, types=[TYPE], settings=Asked(port=server.port).settings())
+        finish(workspace, *WORK)
+    assert_all_is_there(workspace)
+    rejects = [line for path in workspace.root.glob("rejects/**/*.jsonl") for line in json_lines(path)]
+    assert len(rejects) == 8 * 4
+    assert {one["gate"] for one in rejects} == {gate}
+    said = output(workspace).read_text()
+    assert said.count("does not obey response_format") == warned, "once in a run, whatever the number of workers"
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ((200, "<html>gateway</html>"), "no JSON: <html>gateway"),
+        ((200, {"ok": 1}), "no chat completion"),
+        ((403, "no"), "403"),
+    ],
+    ids=["HTML", "other JSON", "HTTP 403"],
+)
+def test_a_server_that_answers_no_completion_ends_the_work_with_one_message(
+    make: Callable[..., Workspace], answer: Any, words: str
+) -> None:
+    good = [False]
+
+    def behaviour(server: FaultServer, body: dict[str, Any]) -> Any:
+        return asked.behaviour(server, body) if good[0] else answer
+
+    asked = Asked()
+    with fault_server(behaviour, "fault") as server:
+        asked.port = server.port
+        workspace = make(blocks=8, types=[TYPE], settings=asked.settings())
+        finish(workspace, *WORK, code=1)
+        assert words in output(workspace).read_text()
+        assert committed(workspace) == []
+        good[0] = True
+        finish(workspace, *WORK)
+    assert_all_is_there(workspace)
+
+
+def test_the_wrong_model_is_told_before_any_unit_is_leased(make: Callable[..., Workspace]) -> None:
+    with fault_server(lambda *_: PLAIN, "Qwen/Qwen3-8B", "gpt-oss") as server:
+        workspace = make(blocks=2, types=[TYPE], settings=Asked(port=server.port).settings())
+        finish(workspace, *WORK, code=1)
+    said = output(workspace).read_text()
+    assert "has no model 'fault'; it names 'Qwen/Qwen3-8B', 'gpt-oss'" in said
+    assert server.calls == []
+    assert committed(workspace) == []
+
+
+def test_a_server_that_bears_little_makes_no_rejects(make: Callable[..., Workspace]) -> None:
+    """Two workers that may have four each in flight, and a server that says 429 to the fourth request of both together."""
+    asked = Asked()
+
+    async def behaviour(server: FaultServer, body: dict[str, Any]) -> Any:
+        if server.waiting > 3:
+            return 429, "slow down"
+        await asyncio.sleep(0.005)
+        return await asked.behaviour(server, body)
+
+    with fault_server(behaviour, "fault") as server:
+        asked.port = server.port
+        workspace = make(blocks=20, types=[TYPE], settings=asked.settings())
+        finish(workspace, *WORK)
+    assert_all_is_there(workspace)
+    assert not [path for path in workspace.root.glob("rejects/**/*.jsonl") if path.stat().st_size]
 
 
 def engine_test(test: Callable[..., None]) -> Callable[..., None]:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import email.utils
+import itertools
+import os
+import re
+import time
 from typing import Any
 
 import pytest
 
-from foundation.chat_client import ChatClient
+from foundation.chat_client import ChatClient, _seconds
 from foundation.errors import Failure, Unavailable
+from foundation.http_client import Answer
 from foundation.records import ChatReply, ChatRequest, Sampling, messages_of
+from foundation.throttle import Throttle
 from tests.support.fault_server import FaultServer, fault_server, reply
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
@@ -145,3 +152,174 @@ def test_a_refused_key_is_a_failure_without_the_key() -> None:
         _ask(ChatClient(server.url, "m", api_key="sk-secret"), 2)
     assert "sk-secret" not in str(caught.value)
     assert "FACTORY_TEACHER__API_KEY" in caught.value.mend
+
+
+def _text(_: FaultServer, body: dict[str, Any]) -> Any:
+    return reply('{"a": "b"}')
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ((200, "<html>busy</html>"), "no JSON: <html>busy"),
+        ((200, {"error": {"message": "out of credit"}}), "no chat completion: .*out of credit"),
+        ((200, []), "no chat completion"),
+        ((200, {"choices": [{"message": None}]}), "no chat completion"),
+        ((200, {"choices": [{"message": {"content": ["parts"]}}]}), "no chat completion"),
+    ],
+)
+def test_an_answer_that_is_none_is_an_error_that_shows_it(answer: Any, words: str) -> None:
+    with fault_server(lambda *_: answer) as server:
+        (said,) = _ask(ChatClient(server.url, "m", attempts=2), 1)
+    assert said.finish == "error"
+    assert re.search(words, said.detail)
+    assert len(server.calls) == 2
+
+
+def test_more_than_it_bears_at_once_is_refused_and_no_request_is_lost() -> None:
+    """A server that sustains six at once, and says 429 to the seventh: the limit comes to it, whatever it began with."""
+
+    async def behaviour(server: FaultServer, body: dict[str, Any]) -> Any:
+        if server.waiting > 6:
+            return 429, {"error": "slow down"}
+        await asyncio.sleep(0.02)
+        return _text(server, body)
+
+    with fault_server(behaviour) as server:
+        client = ChatClient(server.url, "m", concurrency=64, throttle=Throttle(64, brisk=0.0))
+        answers = _ask(client, 600)
+        assert [answer.finish for answer in answers] == ["stop"] * 600, "429 is nobody's fault"
+        assert 4 <= client.throttle.limit <= 8
+        refused = len(server.calls) - 600
+        assert refused < 150
+
+
+def test_a_queue_is_not_filled_for_nothing() -> None:
+    """Eight are served at once, the rest stand in line: more in flight only adds latency."""
+    slots = asyncio.Semaphore(8)
+
+    async def behaviour(server: FaultServer, body: dict[str, Any]) -> Any:
+        async with slots:
+            await asyncio.sleep(0.03)
+        return _text(server, body)
+
+    with fault_server(behaviour) as server:
+        client = ChatClient(server.url, "m", concurrency=256, throttle=Throttle(256, brisk=0.0))
+        assert len(_ask(client, 800)) == 800
+        assert 6 <= client.throttle.limit <= 32
+        assert server.peak <= 40
+
+
+def test_a_server_that_recovers_gets_as_many_as_before() -> None:
+    bears = [4]
+
+    async def behaviour(server: FaultServer, body: dict[str, Any]) -> Any:
+        if server.waiting > bears[0]:
+            return 503, "busy"
+        await asyncio.sleep(0.02)
+        return _text(server, body)
+
+    with fault_server(behaviour) as server:
+        client = ChatClient(server.url, "m", concurrency=32, attempts=12)
+        _ask(client, 100)
+        assert client.throttle.limit <= 8
+        bears[0], server.peak = 1000, 0
+        _ask(client, 500)
+        assert client.throttle.limit == 32
+        assert server.peak == 32
+
+
+def test_an_instant_server_is_given_the_most_within_a_unit() -> None:
+    with fault_server(_text) as server:
+        client = ChatClient(server.url, "m", concurrency=64)
+        assert client.throttle.limit < 64
+        _ask(client, 256)
+        assert client.throttle.limit == 64
+        assert server.peak <= 64
+        assert len(server.connections) <= 64, "connections are kept"
+
+
+def test_never_more_in_flight_than_asked_for() -> None:
+    with fault_server(lambda *_: 0.02) as server:
+        _ask(ChatClient(server.url, "m", concurrency=3), 40)
+    assert server.peak == 3
+    assert len(server.connections) == 3
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_retry_after_is_kept_by_every_request(form: str) -> None:
+    told: list[float] = []
+
+    def behaviour(server: FaultServer, body: dict[str, Any]) -> Any:
+        if not told:
+            told.append(time.time() + 2)
+            said = "2" if form == "seconds" else email.utils.formatdate(told[0] + 1, usegmt=True)
+            return 429, "later", {"Retry-After": said}
+        told.append(time.time())
+        return _text(server, body)
+
+    with fault_server(behaviour) as server:
+        answers = _ask(ChatClient(server.url, "m", concurrency=2), 8)
+    assert [answer.finish for answer in answers] == ["stop"] * 8
+    assert len(server.calls) == 9
+    early = [at for at in told[1:] if at < told[0] - 0.01]
+    assert len(early) <= 1, "only the one that was in flight already"
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"), [("", 0), ("7", 7), ("0.5", 0.5), ("-1", 0), ("inf", 0), ("nan", 0), ("soon", 0), ("Sun", 0)]
+)
+def test_what_retry_after_may_say(said: str, seconds: float) -> None:
+    assert _seconds(Answer(429, b"", said)) == seconds
+
+
+def test_a_server_that_turns_all_away_for_long_is_unavailable() -> None:
+    """As when the account is used up: no request is to blame."""
+    with fault_server(lambda *_: (429, "insufficient_quota")) as server, pytest.raises(Unavailable, match="quota"):
+        _ask(ChatClient(server.url, "m", timeout=1.0), 4)
+
+
+def test_a_server_that_ignores_the_schema_is_told_of_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with fault_server(lambda *_: reply("Sure! Who led \x1b[31mthem?")) as server:
+        client = ChatClient(server.url, "m")
+        for _ in range(2):
+            assert {answer.finish for answer in _ask(client, 20)} == {"stop"}
+    said = capsys.readouterr().err
+    assert said.count("does not obey response_format") == 1
+    assert "structured output" in said and server.url in said
+    assert "\x1b" not in said
+
+
+def test_one_that_obeys_now_and_then_or_is_cut_is_not_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = itertools.cycle([reply("cut", "length"), reply("no"), reply('{"a": 1}')])
+    with fault_server(lambda *_: next(texts)) as server:
+        _ask(ChatClient(server.url, "m"), 20)
+    assert capsys.readouterr().err == ""
+
+
+def test_cached_prompt_tokens_are_added_up_where_they_are_told() -> None:
+    def behaviour(server: FaultServer, body: dict[str, Any]) -> Any:
+        status, document = reply('{"a": "b"}')
+        if body["seed"] % 2:
+            document["usage"]["prompt_tokens_details"] = {"cached_tokens": 8}
+        elif body["seed"] % 4:
+            document["usage"]["prompt_tokens_details"] = None
+        return status, document
+
+    with fault_server(behaviour) as server:
+        client = ChatClient(server.url, "m")
+        _ask(client, 20)
+    assert client.throttle.cache == (100, 80)
+
+
+def test_what_a_child_learns_its_parent_knows() -> None:
+    with fault_server(_text) as server:
+        client = ChatClient(server.url, "m", concurrency=32)
+        child = os.fork()
+        if not child:
+            try:
+                os._exit(len(_ask(client, 200)) != 200)
+            finally:
+                os._exit(2)
+        assert os.waitpid(child, 0)[1] == 0
+        assert client.throttle.limit == 32

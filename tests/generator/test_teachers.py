@@ -6,6 +6,7 @@ import asyncio
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,8 +16,14 @@ from foundation.prompt_type import PromptType, output_schema
 from foundation.records import ChatReply, ChatRequest, Sampling, Snippet, messages_of
 from foundation.workspace import Workspace
 from generator.render import Source
-from generator.teachers.base import TeacherRequest
-from generator.teachers.make import CHOSEN, settled_backend, teacher_from_settings
+from generator.teachers.base import Teacher, TeacherRequest
+from generator.teachers.make import (
+    CHOSEN,
+    CHOSEN_PROFILE,
+    settled_backend,
+    settled_profile,
+    teacher_from_settings,
+)
 from tests.support.fault_server import fault_server, reply
 
 
@@ -94,6 +101,25 @@ def test_auto_stays_with_what_it_chose_first(tmp_path: Path, monkeypatch: pytest
         settled_backend(workspace)
 
 
+def test_the_profile_of_a_card_stays_with_its_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two cards in one fleet, or a larger one bought half-way, must not mix two models' records in silence."""
+    card = 24 * 2**30
+    monkeypatch.setattr("foundation.profiles.gpu_memory_total", lambda: card)  # cards that are not here
+    workspace = _workspace(tmp_path, 'backend = "vllm"')
+    assert settled_profile(workspace).name == "24gb"
+    workspace.store.put(CHOSEN_PROFILE, b'{"profile": "24gb"}')
+    assert settled_profile(workspace).name == "24gb"
+    card = 80 * 2**30
+    with pytest.raises(Failure, match=r"chose 24gb \(Qwen/Qwen3-8B-FP8\) .* would choose 80gb") as caught:
+        settled_profile(workspace)
+    assert 'teacher.profile to "24gb" or "80gb"' in caught.value.mend
+    for named in ('profile = "80gb"', 'model = "m"'):  # by name: the file is not asked
+        assert settled_profile(_anew(workspace, f'backend = "vllm"\n{named}')).name == "80gb"
+    workspace.store.put(CHOSEN_PROFILE, b"{}")
+    with pytest.raises(Failure, match="cannot be read"):
+        settled_profile(_anew(workspace, 'backend = "vllm"'))
+
+
 def _anew(workspace: Workspace, teacher: str) -> Workspace:
     (workspace.root / "factory.toml").write_text(f"[teacher]\n{teacher}\n")
     return Workspace(workspace.root)
@@ -119,8 +145,19 @@ def test_openai_without_a_url_is_wrong_use(tmp_path: Path) -> None:
         pytest.fail("no URL was accepted")
 
 
+def test_openai_without_a_model_is_wrong_use(tmp_path: Path) -> None:
+    """An empty model is the profile's for a managed server; nobody's profile says what another server has."""
+    settings = 'backend = "openai"\nbase_url = "http://127.0.0.1:9/v1"'
+    with (
+        pytest.raises(UsageError, match=r"teacher\.model is empty") as caught,
+        teacher_from_settings(_workspace(tmp_path, settings)),
+    ):
+        pytest.fail("no model was accepted")
+    assert "/v1/models" in caught.value.mend
+
+
 def test_a_server_that_is_not_there_fails_before_any_work(tmp_path: Path) -> None:
-    settings = 'backend = "openai"\nbase_url = "http://127.0.0.1:9/v1"\napi_key = "k-secret"'
+    settings = 'backend = "openai"\nmodel = "m"\nbase_url = "http://127.0.0.1:9/v1"\napi_key = "k-secret"'
     with (
         pytest.raises(Unavailable, match="cannot be reached") as caught,
         teacher_from_settings(_workspace(tmp_path, settings)),
@@ -142,3 +179,61 @@ def test_a_server_that_goes_away_is_seen_and_seen_to_come_back(tmp_path: Path, m
         threading.Thread(target=other.serve_forever, daemon=True).start()
         assert ready.look().state == "well", "any answer means that it is there"
         other.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("a", "b"), "it names 'a', 'b'"),
+        (tuple("abcdefgh"), "it names 'a', 'b', 'c', 'd', 'e' and 3 more"),
+    ],
+)
+def test_a_server_that_names_other_models_fails_before_any_work(
+    tmp_path: Path, names: tuple[str, ...], told: str
+) -> None:
+    with fault_server(lambda *_: reply("{}"), *names) as server:
+        settings = f'backend = "openai"\nbase_url = "{server.url}"\nmodel = "mine"'
+        with (
+            pytest.raises(Failure, match="has no model 'mine'") as caught,
+            teacher_from_settings(_workspace(tmp_path, settings)),
+        ):
+            pytest.fail("a model that is not there")
+    assert caught.value.what.endswith(told)
+    assert 'model = "a"' in caught.value.mend
+    assert server.calls == []
+
+
+@pytest.mark.parametrize("names", [(), ("other", "mine"), ("mine:latest",), ("openai/*",)])
+def test_a_server_that_may_have_the_model_is_let_through(tmp_path: Path, names: tuple[str, ...]) -> None:
+    with fault_server(lambda *_: reply("{}"), *names) as server:
+        settings = f'backend = "openai"\nbase_url = "{server.url}"\nmodel = "mine"'
+        with teacher_from_settings(_workspace(tmp_path, settings)) as ready:
+            assert ready.look().state == "well"
+
+
+def test_a_server_without_a_list_of_models_is_let_through(tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as bare:
+        threading.Thread(target=bare.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{bare.server_port}/v1"
+        settings = f'backend = "openai"\nbase_url = "{url}"\nmodel = "m"'
+        with teacher_from_settings(_workspace(tmp_path, settings)) as ready:
+            assert ready.look().state == "well"
+        bare.shutdown()
+
+
+def test_what_the_client_learns_is_seen_in_a_look(tmp_path: Path, prompt_type: PromptType) -> None:
+    def behaviour(*_: object) -> tuple[int, dict[str, Any]]:
+        status, document = reply('{"question": "Who?"}')
+        document["usage"]["prompt_tokens_details"] = {"cached_tokens": 7}
+        return status, document
+
+    async def ask(teacher: Teacher) -> int:
+        return len([answer async for answer in teacher.complete([_request(prompt_type)] * 100)])
+
+    with fault_server(behaviour) as server:
+        settings = f'backend = "openai"\nbase_url = "{server.url}"\nmodel = "m"\nconcurrency = 40'
+        with teacher_from_settings(_workspace(tmp_path, settings)) as ready:
+            assert (ready.look().limit, ready.look().queries) == (16, 0)
+            assert asyncio.run(ask(ready.teacher)) == 100
+            look = ready.look()
+    assert (look.limit, look.queries, look.hits) == (40, 1000, 700)

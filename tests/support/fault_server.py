@@ -23,12 +23,18 @@ Behaviour = Callable[["FaultServer", dict[str, Any]], Any]
 
 @dataclass
 class FaultServer:
-    """`behaviour(server, body)` returns (status, JSON document), or "reset", or seconds to stall before an echo; or it is
-    a coroutine function that does."""
+    """`behaviour(server, body)` returns (status, JSON document), maybe with headers as a third, or "reset", or seconds to
+    stall before an echo; or it is a coroutine function that does."""
 
     behaviour: Behaviour
     calls: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
+    models: tuple[str, ...] = ()
+    """What it says that it has; nothing if none."""
+    waiting: int = 0
+    peak: int = 0
+    """Requests that are in hand, and were at most at once."""
+    connections: set[object] = field(default_factory=set)
     port: int = 0
     refuse: Callable[[], None] = lambda: None
     """Close the port, as if the server had died; connections that are open stay so."""
@@ -47,13 +53,22 @@ def reply(text: str, finish: str = "stop") -> tuple[int, dict[str, Any]]:
 
 
 @contextmanager
-def fault_server(behaviour: Behaviour) -> Iterator[FaultServer]:
-    """Serve until the context ends."""
-    server = FaultServer(behaviour)
+def fault_server(behaviour: Behaviour, *models: str) -> Iterator[FaultServer]:
+    """Serve until the context ends. `models` are what it names."""
+    server = FaultServer(behaviour, models=models)
     loop = asyncio.new_event_loop()
     ready = threading.Event()
 
     async def chat(request: web.Request) -> web.StreamResponse:
+        server.waiting += 1
+        server.peak = max(server.peak, server.waiting)
+        server.connections.add(request.transport)
+        try:
+            return await answer(request)
+        finally:
+            server.waiting -= 1
+
+    async def answer(request: web.Request) -> web.StreamResponse:
         body = await request.json()
         server.calls.append(body)
         server.keys.append(request.headers.get("Authorization", ""))
@@ -67,17 +82,19 @@ def fault_server(behaviour: Behaviour) -> Iterator[FaultServer]:
         if isinstance(outcome, (int, float)):
             await asyncio.sleep(outcome)
             outcome = reply("late")
-        status, document = outcome
+        status, document, *headers = outcome
         text = document if isinstance(document, str) else json.dumps(document)
-        return web.Response(status=status, text=text, content_type="application/json")
+        return web.Response(
+            status=status, text=text, content_type="application/json", headers=headers[0] if headers else None
+        )
 
-    async def models(_: web.Request) -> web.Response:
-        return web.json_response({"data": [{"id": "fault"}]})
+    async def models_of(_: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": name} for name in server.models]})
 
     async def start() -> web.AppRunner:
         app = web.Application()
         app.router.add_post("/v1/chat/completions", chat)
-        app.router.add_get("/v1/models", models)
+        app.router.add_get("/v1/models", models_of)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         await listen(runner)
