@@ -228,7 +228,7 @@ UNKNOWN = "no reason given"
 def _reason(log: str, like: str = "") -> str:
     """The last line that names an error, of those that say something `like` that if there are any; the log has the rest."""
     # the second form is pydantic's, the third the command line's
-    errors = re.findall(r"(?:\b\w+(?:Error|Exception): |Value error, |error: ).+", log)
+    errors: list[str] = re.findall(r"(?:\b\w+(?:Error|Exception): |Value error, |error: ).+", log)
     known = [error for error in errors if not HEARSAY.search(error)] or errors
     fitting = [error for error in known if like and re.search(like, error, re.IGNORECASE)]
     return (fitting or known or [UNKNOWN])[-1].strip()[:300]

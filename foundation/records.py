@@ -6,6 +6,7 @@ are, computed in one place, here. Cost: pydantic validation, about 5 to 15 µs a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -129,7 +130,12 @@ class SplitPolicy(Contract):
 
     def is_unseen(self, article_id: str) -> bool:
         """Whether a whole article is held out."""
-        return keyed_fraction(self.key, "unseen", article_id) < self.unseen
+        return _unseen(self.key, article_id) < self.unseen
+
+
+@functools.lru_cache(maxsize=4096)
+def _unseen(key: str, article_id: str) -> float:
+    return keyed_fraction(key, "unseen", article_id)
 
 
 class Record(Contract):

@@ -61,8 +61,7 @@ class TeacherSettings(Table):
     )
     profile: Literal["auto", "none", "cpu", "16gb", "24gb", "80gb"] = Field(
         default="auto",
-        description="vllm: model and server settings by the size of the card; auto: this GPU's, or cpu. none: model and args alone. "
-        "`factory teacher profiles` shows them.",
+        description="vllm: model and settings by the size of the card (`factory teacher profiles`); auto: this one's; none: args alone.",
     )
     model: str = Field(
         default="", description="Model name, or a folder with its weights; empty: the profile's. openai: must be named."
@@ -80,8 +79,7 @@ class TeacherSettings(Table):
     start_timeout: float = Field(default=900.0, gt=0, description="vllm: seconds the server may take to load.")
     args: list[str] = Field(
         default_factory=list,
-        description="vllm: more arguments for its server, as a list; they take the place of the profile's of the same name, and "
-        '"--no-FLAG" takes one out.',
+        description='vllm: more arguments for its server; one of the profile\'s of the same name gives way, "--no-FLAG" takes it out.',
     )
 
     @model_validator(mode="after")

@@ -24,6 +24,7 @@ from generator.gates.grounded import Grounds
 from generator.render import Rendered, Source, chat_request, render_records, supervised
 from generator.teachers.base import Teacher, TeacherRequest
 
+_NOTHING = Usage()
 NAMED = 5  # items whose errors are told when all failed
 
 
@@ -49,7 +50,7 @@ class _Item:
     id: str
     source: Source
     values: dict[str, Any] = field(default_factory=dict)
-    spent: Usage = field(default_factory=Usage)
+    spent: Usage = _NOTHING
     waiting: int = 0
     records: list[Record] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
@@ -60,7 +61,7 @@ class _Item:
 
     def take_spent(self) -> Usage:
         """What the calls before cost, once."""
-        spent, self.spent = self.spent, Usage()
+        spent, self.spent = self.spent, _NOTHING
         return spent
 
 
@@ -142,7 +143,7 @@ class _Run:
 
     def reject(self, item: _Item, phase: str, result: GateResult, text: str = "", usage: Usage | None = None) -> None:
         """Put down one reject of an item."""
-        spent = _sum(item.take_spent(), usage) if usage else Usage()
+        spent = _sum(item.take_spent(), usage) if usage else _NOTHING
         item.rejects.append(
             Reject(
                 id=stable_id("reject", item.id, phase, self.attempt),
@@ -243,6 +244,8 @@ class _Run:
 
 
 def _sum(one: Usage, other: Usage) -> Usage:
+    if one is _NOTHING:
+        return other
     return Usage(
         prompt_tokens=one.prompt_tokens + other.prompt_tokens,
         completion_tokens=one.completion_tokens + other.completion_tokens,
@@ -267,7 +270,7 @@ async def _stream(teacher: Teacher, requests: Sequence[TeacherRequest]) -> Async
 class ArticleGrounds:
     """What an answer may name: what stands in the snippet's article, as far as `snippets` hold it, and in the partner.
 
-    Cost: reading an article once (about 1 µs a character); with a partner, 0.3 ms more an item.
+    Cost: joining an article's sentences, once; what they hold is read when an answer asks for it (see gates/grounds.py).
     """
 
     def __init__(self, snippets: Iterable[Snippet]) -> None:

@@ -3,18 +3,19 @@
 Guarantees: sandboxed Jinja2, an undefined variable is an error, no escaping; the passage as the teacher sees it cannot
 close its own delimiters or write chat tags, and as the record shows it is unchanged; the order of options is a
 function of the item alone, never the teacher's.
-Cost: a template is compiled once a process and fingerprint (1 ms); then 10 to 20 µs a message.
+Cost: a template is compiled once a process and fingerprint (1 ms); then 2 µs a message, 10 to 20 µs where the template has more
+than text and variables.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import StrictUndefined, Template, TemplateError, meta
+from jinja2 import StrictUndefined, Template, TemplateError, meta, nodes
 from jinja2.sandbox import SandboxedEnvironment
 
 from foundation.errors import UsageError
@@ -69,10 +70,23 @@ class Rendered:
     messages: tuple[Message, ...]
 
 
+class _Plain:
+    """A template that is text and variables alone, as most are; Jinja takes 6 µs to prepare what this does in one."""
+
+    def __init__(self, template: Template, parts: Sequence[tuple[str, bool]]) -> None:
+        self.template, self.parts = template, parts
+
+    def render(self, variables: Mapping[str, Any]) -> str:
+        pieces: list[Any] = [variables.get(part) if named else part for part, named in self.parts]
+        if all(type(piece) is str for piece in pieces):
+            return "".join(pieces)
+        return self.template.render(variables)  # it knows how a list is written, and what to say of what is missing
+
+
 @dataclass(frozen=True, slots=True)
 class _Call:
     system: Message
-    user: Template
+    user: Template | _Plain
     schema: dict[str, Any]
     sampling: Sampling
 
@@ -93,7 +107,7 @@ class Shown:
 @dataclass(frozen=True, slots=True)
 class _Compiled:
     calls: dict[str, _Call]
-    turns: tuple[tuple[Role, Template], ...]
+    turns: tuple[tuple[Role, Template | _Plain], ...]
     supervised: tuple[int, ...]
     shown: Shown
 
@@ -104,7 +118,7 @@ _compiled: dict[str, _Compiled] = {}
 def _templates(prompt_type: PromptType) -> _Compiled:
     found = _compiled.get(prompt_type.fingerprint)
     if found is None:
-        make = environment().from_string
+        make = compile_template
         calls = {
             phase.name: _Call(
                 Message(role="system", content=_render(make(phase.system), {}, prompt_type)),
@@ -126,6 +140,22 @@ def _templates(prompt_type: PromptType) -> _Compiled:
             ),
         )
     return found
+
+
+def compile_template(text: str) -> Template | _Plain:
+    """A template, in its quickest form."""
+    template, parts = environment().from_string(text), list[tuple[str, bool]]()
+    for output in environment().parse(text).body:
+        if not isinstance(output, nodes.Output):
+            return template
+        for node in output.nodes:
+            if isinstance(node, nodes.TemplateData):
+                parts.append((node.data, False))
+            elif isinstance(node, nodes.Name):
+                parts.append((node.name, True))
+            else:
+                return template
+    return _Plain(template, parts)
 
 
 def _read(turns: Iterable[Turn]) -> frozenset[str]:
@@ -193,7 +223,7 @@ def _messages(prompt_type: PromptType, variables: dict[str, Any]) -> tuple[Messa
     return tuple(Message(role=role, content=_render(template, variables, prompt_type)) for role, template in turns)
 
 
-def _render(template: Template, variables: Mapping[str, Any], prompt_type: PromptType) -> str:
+def _render(template: Template | _Plain, variables: Mapping[str, Any], prompt_type: PromptType) -> str:
     try:
         return template.render(variables).strip()
     except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:

@@ -158,7 +158,8 @@ def _ahead(seconds: float) -> Row:
 def _teacher(workspace: Workspace) -> Sequence[Row]:
     from foundation.devices import device_holder, device_name
     from foundation.engine import has_vllm
-    from generator.teachers.make import settled_backend
+    from foundation.profiles import resolved_model
+    from generator.teachers.make import settled_backend, settled_profile
 
     settings = workspace.settings.teacher
     backend = settled_backend(workspace)  # a Failure where auto chose another one before
@@ -173,12 +174,12 @@ def _teacher(workspace: Workspace) -> Sequence[Row]:
     if not has_vllm():
         mend = "pip install 'qpt-factory[vllm]', or set teacher.backend to rules or openai"
         return (Row("teacher", "problem", f"vllm ({why}) is not installed", mend),)
-    model = settings.model
+    profile, model = settled_profile(workspace), resolved_model(settings)  # a Failure, as above
     if model.startswith(("/", "./", "../", "~")) and not os.path.isdir(os.path.expanduser(model)):
         return (Row("teacher", "problem", f"there is no such model folder: {model}", "mend teacher.model"),)
     holder = device_holder()
     held = f"{device_name()} is held by {holder}" if holder else f"{device_name()} is free"
-    return (Row("teacher", "ok", f"vllm ({why}) with {model}; {held}"),)
+    return (Row("teacher", "ok", f"vllm ({why}) with {model}, profile {profile.name}; {held}"),)
 
 
 def _server(workspace: Workspace, why: str) -> Sequence[Row]:

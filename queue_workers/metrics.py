@@ -216,14 +216,17 @@ def _engine(view: View) -> list[_Family]:
     if teacher is None:
         return []
     requests = [({"state": "running"}, teacher.running), ({"state": "waiting"}, teacher.waiting)]
-    ratio = teacher.hits / teacher.queries if teacher.queries else None
+    looked_up = teacher.queries or None
     return [
         _gauge(
             "teacher_up", "Whether the teacher is well.", [({"teacher": teacher.name}, int(teacher.state == "well"))]
         ),
         _gauge("teacher_requests", "Requests in the teacher's server.", requests),
         _counter("teacher_restarts", "Times the teacher was started again.", teacher.restarts),
-        _gauge("prefix_cache_hit_ratio", "Share of prompt tokens that the prefix cache had.", ratio),
+        _gauge("teacher_requests_limit", "Requests a worker may have in flight, as adapted.", teacher.limit or None),
+        _gauge("prefix_cache_hit_ratio", "Share of prompt tokens that the prefix cache had.", teacher.hit_ratio),
+        _counter("prefix_cache_queries", "Prompt tokens looked up in the prefix cache.", looked_up),
+        _counter("prefix_cache_hits", "Prompt tokens that the prefix cache had.", looked_up and teacher.hits),
     ]
 
 

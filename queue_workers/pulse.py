@@ -29,6 +29,29 @@ HEARTBEAT = 600.0  # seconds between two heartbeats in the log
 JUMP = 5.0  # seconds the clock may drift between two ticks
 
 
+class _Cache:
+    """Prefix-cache tokens looked up and found, over all servers of a command: a new server counts from 0 again."""
+
+    def __init__(self) -> None:
+        self._ended = self._seen = self._told = (0, 0)
+
+    def saw(self, queries: int, hits: int) -> dict[str, int]:
+        """The sums, with what the server of now says of itself. One that is gone says 0."""
+        if queries < self._seen[0]:
+            self._ended = self._sums()
+        self._seen = (queries, hits)
+        return dict(zip(("queries", "hits"), self._sums(), strict=True))
+
+    def lately(self) -> float | None:
+        """The share that was found since this was asked last; None if nothing was looked up."""
+        queries, hits = (now - before for now, before in zip(self._sums(), self._told, strict=True))
+        self._told = self._sums()
+        return round(hits / queries, 4) if queries else None
+
+    def _sums(self) -> tuple[int, int]:
+        return self._ended[0] + self._seen[0], self._ended[1] + self._seen[1]
+
+
 class Pulse:
     """What this process says of itself. Set the attributes as they change; `tick` as often as you like."""
 
@@ -40,6 +63,7 @@ class Pulse:
         self.workers = self.deaths = self.redis_restarts = self.handovers = 0
         self.round: int | None = None
         self.teacher = TeacherUse()
+        self._cache = _Cache()
         self.chores: Callable[[], None] = lambda: None
         """What else is due now and then; not from within a timer's signal, since it may fork or take long."""
         self._timed = False
@@ -82,7 +106,7 @@ class Pulse:
         self.teacher = self.teacher.model_copy(
             update={
                 **{"name": name, "state": look.state, "running": look.running, "waiting": look.waiting},
-                **{"queries": look.queries, "hits": look.hits},
+                **{"limit": look.limit, **self._cache.saw(look.queries, look.hits)},
             }
         )
 
@@ -119,9 +143,13 @@ class Pulse:
     def heartbeat(self, seen: Snapshot) -> None:
         """One event that says how it goes."""
         tell = f"{self.state}{f' ({self.reason})' if self.reason else ''}: {self.rates()}"
+        cached = self._cache.lately()
+        if cached is not None:
+            tell += f", {cached:.0%} of prompt tokens from the prefix cache"
         fields = seen.model_dump(
             include={"state", "reason", "workers", "units", "records", "records_per_second", "tokens_per_second"}
         )
+        fields |= {"prefix_cache_hit_ratio": cached, "requests_per_worker": seen.teacher.limit or None}
         self.log.event("heartbeat", tell=tell if self.speak else "", **fields)
 
     def rates(self) -> str:

@@ -158,14 +158,15 @@ def _run(unit: Unit, context: Context, attempt: str, recall: Recall) -> Ran:
     told = _Told()
     try:
         prompt_type = context.prompt_type(unit.fingerprint)
-        snippets = standing_snippets(unit, context.store)
+        block = Corpus(context.store).snippets(unit.block)
+        snippets = standing(unit, block, context.store)
         sources = sources_of(unit, snippets, context.store)
     except FileNotFoundError as error:
         return _failed(f"the planned prompt type is missing: {error.filename}")
     except Failure as error:
         return _failed(str(error))
     try:
-        context.run(_produce(unit, prompt_type, sources, attempt, context, recall, told))
+        context.run(_produce(unit, prompt_type, sources, block, attempt, context, recall, told))
         records, rejects = account(unit, snippets, told.outcomes)
     except asyncio.CancelledError:
         return Ran(RELEASE, "recall")
@@ -191,10 +192,10 @@ def _run(unit: Unit, context: Context, attempt: str, recall: Recall) -> Ran:
     return Ran(DONE, items=tuple((one.item, one.reason) for one in rejects if one.gate == "teacher")[:NAMED])
 
 
-def standing_snippets(unit: Unit, store: Store) -> list[Snippet]:
-    """The unit's snippets that no tombstone withdraws now: its items. Raises `Failure` if the block is gone."""
+def standing(unit: Unit, block: Sequence[Snippet], store: Store) -> list[Snippet]:
+    """Those of the unit's snippets that no tombstone withdraws now: its items. `block` is the whole of its block."""
     stones = set(store.list(TOMBSTONES))
-    snippets = Corpus(store).part(unit.block, unit.start, unit.stop)
+    snippets = block[unit.start : unit.stop]
     if not stones:
         return list(snippets)
 
@@ -239,6 +240,7 @@ async def _produce(
     unit: Unit,
     prompt_type: PromptType,
     sources: Sequence[Source],
+    block: Sequence[Snippet],
     attempt: str,
     context: Context,
     recall: Recall,
@@ -262,7 +264,7 @@ async def _produce(
         policy=context.policy,
         attempt=attempt,
         gates=context.gates,
-        around=Corpus(context.store).snippets(unit.block),
+        around=block,
         heard=heard,
     )
     try:

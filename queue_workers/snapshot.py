@@ -35,7 +35,8 @@ class GpuUse(Contract):
 
 
 class TeacherUse(Contract):
-    """The teacher now. `running` and `waiting` are requests in its server; `hits` of `queries` are prefix-cache tokens."""
+    """The teacher now. `running` and `waiting` are requests in its server, `limit` how many a worker may have in flight (0: not
+    known); `hits` of `queries` prompt tokens were in the prefix cache, of all servers that this command had."""
 
     name: str = ""
     state: Literal["none", "starting", "well", "dead", "hung"] = "none"
@@ -43,7 +44,13 @@ class TeacherUse(Contract):
     waiting: int = 0
     queries: int = 0
     hits: int = 0
+    limit: int = 0
     restarts: int = 0
+
+    @property
+    def hit_ratio(self) -> float | None:
+        """The share of prompt tokens that the prefix cache had; None where no server told."""
+        return self.hits / self.queries if self.queries else None
 
 
 class Snapshot(Contract):

@@ -25,7 +25,8 @@ Ended = Literal["done", "stopped"]
 @dataclass(frozen=True)
 class Summary:
     """What was committed while it ran (`totals`), what was set aside (`failed`), and what is left of the plan, in units;
-    `ended` says why it ended. `aside` and `paused` units are neither committed nor left."""
+    `ended` says why it ended. `aside` and `paused` units are neither committed nor left;
+    `cached` is the share of prompt tokens that the teacher's prefix cache had, None where no server told."""
 
     totals: Totals
     failed: int
@@ -36,6 +37,7 @@ class Summary:
     paused: int = 0
     restarts: int = 0
     handovers: int = 0
+    cached: float | None = None
 
 
 @dataclass(frozen=True)

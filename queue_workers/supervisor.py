@@ -165,6 +165,7 @@ class _Supervisor:
             ended=self.ended,
             restarts=self.restarts,
             handovers=self.pulse.handovers,
+            cached=self.pulse.teacher.hit_ratio,
         )
         self.log.event("run_ended", why=summary.ended, units=summary.totals.units, left=summary.left)
         return summary

@@ -87,9 +87,11 @@ class EnglishGate:
         if len(words) <= LONG:
             reason = self._fault(text, words, DOUBT)
         else:
-            whole = text.split()
             pieces = (slice(start, start + PIECE) for start in range(0, len(words) - PIECE // 2, PIECE))
-            reason = next((why for piece in pieces if (why := self._piece_fault(whole[piece], words[piece]))), "")
+            doubtful = [piece for piece in pieces if _share(words[piece]) < PLAIN]
+            whole = text.split() if doubtful else words
+            faults = (self._fault(" ".join(whole[piece]), words[piece], PIECE_DOUBT) for piece in doubtful)
+            reason = next(filter(None, faults), "")
         return GateResult.reject("english", "other-language", reason, field) if reason else GateResult.accept()
 
     def check_whole(self, text: str, field: str = "") -> GateResult:
@@ -97,11 +99,6 @@ class EnglishGate:
         words = text.lower().split()
         reason = self._fault(text, words, PIECE_DOUBT) if len(words) >= MIN_WORDS else ""
         return GateResult.reject("english", "other-language", reason, field) if reason else GateResult.accept()
-
-    def _piece_fault(self, whole: Sequence[str], words: Sequence[str]) -> str:
-        if _share(words) >= PLAIN:
-            return ""
-        return self._fault(" ".join(whole), words, PIECE_DOUBT)
 
     def _fault(self, text: str, words: Sequence[str], doubt: tuple[tuple[float, float], ...]) -> str:
         """Why `text` is not English; empty if it may be."""

@@ -10,7 +10,7 @@ Cost: 10 to 40 µs for a sentence with figures, 1 µs for one without where its 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
 Kind = Literal["date", "number", "ordinal", "decade", "century", "vague"]
@@ -54,17 +54,28 @@ _PLAIN = frozenset("zero one two first second third zeroth".split())
 _TRIGGERS = NUMBER_WORDS - _PLAIN
 _TRIGGERS |= frozenset(word.capitalize() for word in _TRIGGERS)
 
-_M = rf"(?:{'|'.join(MONTHS)}|(?:Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\b\.?)"
+
+def _opening(patterns: Iterable[str]) -> str:
+    """A pattern for one of some words where a word begins, their order kept. Told apart by their first letter, as an
+    expression is searched for several times faster than behind a word boundary."""
+    of_letter: dict[str, list[str]] = {}
+    for pattern in patterns:
+        of_letter.setdefault(pattern[0], []).append(pattern[1:])
+    branches = (rf"{letter}(?<!\w{letter})(?:" + "|".join(rest) + ")" for letter, rest in of_letter.items())
+    return f"(?:{'|'.join(branches)})"
+
+
+_M = _opening([*MONTHS, *(rf"{name}\b\.?" for name in "Jan Feb Mar Apr Jun Jul Aug Sept? Oct Nov Dec".split())])
 _D = r"\d{1,2}(?:st|nd|rd|th)?(?![\d,.]?\d)"
 _SEP = r"(?:\s?[-–—/]\s?|,? (?:and|or|to|until|till|through) (?:the )?|, )"
 _ORDINAL_DAY = rf"(?i:{'|'.join(_ORDINALS[1:])}|twent(?:y-\w+|ieth)|thirt(?:y-first|ieth))"
 # A date is found by its month; then its days are looked for in front of it, or else behind it.
-_MONTH = re.compile(rf"\b{_M}(?![^\W\d_])")
+_MONTH = re.compile(rf"{_M}(?![^\W\d_])")
 _DAYS_BEFORE = re.compile(rf"(?<![\d.,])(?P<days>{_D}(?:{_SEP}{_D}){{0,6}}) (?:of )?$|\b(?P<word>{_ORDINAL_DAY}) of $")
 _DAYS_BEHIND = re.compile(rf" (?:the )?({_D}(?:{_SEP}{_D}){{0,6}})")
 _YEAR_BEHIND = re.compile(r",? (?:of )?(\d{3,4})\b(?![,.]?\d)")
 _REACH = 40  # how far in front of a month its days may begin
-_CODED_DATE = re.compile(r"\b(?:(\d{4})-(\d\d)-(\d\d)|(\d{1,2})/(\d{1,2})/(\d{4}))\b")
+_CODED_DATE = re.compile(r"(\d(?<!\w\d)(?:\d{3}(?=-)|\d?(?=/)))(?:-(\d\d)-(\d\d)|/(\d{1,2})/(\d{4}))\b")
 _DIGIT = re.compile(r"\d")
 _DAY = re.compile(r"\d+")
 _BEFORE_MONTH = re.compile(
@@ -78,7 +89,9 @@ _NUMBER = re.compile(
 )
 _SHARED_SCALE = re.compile(r"\s?(?:[-–—]|to|and|or)\s?[\d.,]+[ -](thousand|million|billion|trillion)\b")
 _ANY_WORD = "|".join(sorted(NUMBER_WORDS | set(_PART), key=len, reverse=True))
-_WORDS = re.compile(rf"\b(?:{_ANY_WORD})(?:(?:[ -]|[ -]and[ -])(?:{_ANY_WORD}))*\b(?P<century>[ -]centur(?:y|ies))?")
+_WORDS = re.compile(
+    rf"{_opening(_ANY_WORD.split('|'))}(?:(?:[ -]|[ -]and[ -])(?:{_ANY_WORD}))*\b(?P<century>[ -]centur(?:y|ies))?"
+)
 
 
 def read_figures(text: str, tokens: frozenset[str] | set[str] | None = None, everything: bool = True) -> list[Figure]:
@@ -114,12 +127,10 @@ def _masked(text: str, figures: Iterator[Figure], found: list[Figure]) -> str:
 
 def _coded_dates(text: str) -> Iterator[Figure]:
     for match in _CODED_DATE.finditer(text):
-        if match[1]:
+        if match[2]:
             dates = [(int(match[3]), int(match[2]), int(match[1]))]
-        else:
-            dates = [
-                (int(match[a]), int(match[b]), int(match[6])) for a, b in ((4, 5), (5, 4))
-            ]  # British and American order
+        else:  # British and American order
+            dates = [(int(match[a]), int(match[b]), int(match[5])) for a, b in ((1, 4), (4, 1))]
         dates = [date for date in dates if 1 <= date[1] <= 12 and 1 <= date[0] <= 31]
         if dates:
             yield Figure("date", tuple(dict.fromkeys(dates)), match.group(), match.start())
@@ -131,7 +142,7 @@ def _dates(text: str) -> Iterator[Figure]:
         if match.start() < end:
             continue
         name, start = match.group(), match.start()
-        before = _DAYS_BEFORE.search(text, max(end, start - _REACH), start)
+        before = _DAYS_BEFORE.search(text, max(end, start - _REACH), start) if _ends_a_day(text, start) else None
         behind = None if before else _DAYS_BEHIND.match(text, match.end())
         end = behind.end() if behind else match.end()
         year = _YEAR_BEHIND.match(text, end)
@@ -149,6 +160,13 @@ def _dates(text: str) -> Iterator[Figure]:
         for day in days:
             when = (day, _MONTH_OF[name.rstrip(".")], int(year[1]) if year else None)
             yield Figure("date", (when,), text[start:end], start)
+
+
+def _ends_a_day(text: str, start: int) -> bool:
+    """Whether what stands before `start` may be a day, or a day and "of": if not, it need not be searched for one."""
+    end = start - 1 if text[start - 1 : start] == "\n" else start  # as `$` sees it
+    last = text[end - 2 : end - 1]
+    return text[end - 1 : end] == " " and (last in "tdh" or last.isdecimal() or text[end - 3 : end - 1] == "of")
 
 
 def _goes_before(text: str, start: int) -> bool:

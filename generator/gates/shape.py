@@ -156,12 +156,12 @@ def _loop(low: str) -> str:
     for mark in ",.;:!?":
         low = low.replace(mark, " ")
     words = low.split()
-    if any(len(word) > 40 for word in words) and (found := _STUTTER.search(low)):
+    if max(map(len, words), default=0) > 40 and (found := _STUTTER.search(low)):
         return f"{found.group(1)!r} again and again in one word"
-    triples = list(zip(words, words[1:], words[2:], strict=False))
-    doubles = len(triples) - len(set(triples))
+    doubles = max(0, len(words) - 2) - len(set(zip(words, words[1:], words[2:], strict=False)))
     if doubles < 2:
         return ""  # nearly always: a run that comes three times repeats triples of words
+    triples = list(zip(words, words[1:], words[2:], strict=False))
     for period in _periods(triples):
         length, end = _longest(words, period)
         phrase = words[end - period : end]

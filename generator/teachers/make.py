@@ -2,7 +2,8 @@
 
 Guarantees: when the context ends, a server it started is gone with all its children, and its device is free. `auto` says what
 it chose and why, and stays with it: what it chose first is in `plan/teacher.json`, so that no month's records change their
-teacher because a driver is gone; another finding is a `Failure`, which may pass. A setting that cannot work is a `UsageError`; a server that does not answer is `Unavailable`, and a device
+teacher because a driver is gone, and likewise the profile and so the model that it took for the card (`plan/profile.json`);
+another finding is a `Failure`, which may pass. A setting that cannot work is a `UsageError`; a server that does not answer is `Unavailable`, and a device
 that another process holds a `Failure` that names it, before any unit is leased.
 """
 
@@ -13,8 +14,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from foundation.console import say
@@ -25,6 +25,7 @@ from foundation.processes import gpu_memory_used
 if TYPE_CHECKING:
     from foundation.chat_client import ChatClient
     from foundation.devices import DeviceHold
+    from foundation.profiles import Profile
     from foundation.settings import TeacherSettings
     from foundation.store import Store
     from foundation.workspace import Workspace
@@ -32,11 +33,12 @@ if TYPE_CHECKING:
 
 # Qwen3 thinks before it answers unless told not to; structured output wants the answer alone.
 NO_THINKING = (("chat_template_kwargs", {"enable_thinking": False}),)
-CHOSEN = "plan/teacher.json"
+CHOSEN, CHOSEN_PROFILE = "plan/teacher.json", "plan/profile.json"
 FOUND = {"vllm": "a GPU", "rules": "no GPU"}
 
 REACH_EVERY = 10.0  # seconds between two questions whether somebody else's server is there
 REACH_PATIENCE = 3.0
+NAMED = 5  # models that a message lists
 
 
 def _well() -> Look:
@@ -67,9 +69,13 @@ def teacher_from_settings(
     What `auto` chose is put into the store once it is ready, but not without `settle`: for a look.
     """
     settings, backend = workspace.settings.teacher, settled_backend(workspace)
+    profile = settled_profile(workspace) if backend == "vllm" else None
     with _ready(workspace, backend, purpose) as teacher:
         if settle and settings.backend == "auto":
             _settle(workspace.store, backend)
+        if settle and profile and _by_card(settings):
+            workspace.store.put_once(CHOSEN_PROFILE, json.dumps({"profile": profile.name}).encode())
+            _compare_profile(workspace.store, profile)
         yield teacher
 
 
@@ -114,6 +120,45 @@ def settled_backend(workspace: Workspace) -> str:
     return backend
 
 
+def settled_profile(workspace: Workspace) -> Profile:
+    """The profile of a managed server; a `Failure` where `auto` took another one, and so another model, for this workspace
+    before. Changes nothing."""
+    from foundation.profiles import choose
+
+    settings = workspace.settings.teacher
+    profile = choose(settings)
+    if _by_card(settings):
+        _compare_profile(workspace.store, profile)
+    return profile
+
+
+def _by_card(settings: TeacherSettings) -> bool:
+    """Whether the card decides which model writes."""
+    return settings.profile == "auto" and not settings.model
+
+
+def _compare_profile(store: Store, profile: Profile) -> None:
+    from foundation.profiles import PROFILES
+
+    try:
+        before = PROFILES[json.loads(store.get(CHOSEN_PROFILE))["profile"]]
+    except FileNotFoundError:
+        return
+    except (ValueError, KeyError, TypeError) as error:
+        raise Failure(
+            "what teacher.profile = auto chose before cannot be read",
+            where=CHOSEN_PROFILE,
+            mend="set teacher.profile in factory.toml, or delete that file: auto chooses anew then",
+        ) from error
+    if before is not profile:
+        raise Failure(
+            f"teacher.profile is auto, which chose {before.name} ({before.model}) for this workspace; for this machine it "
+            f"would choose {profile.name} ({profile.model}): its records would have two teachers",
+            where=CHOSEN_PROFILE,
+            mend=f'set teacher.profile to "{before.name}" or "{profile.name}", or teacher.model, in factory.toml',
+        )
+
+
 def _settle(store: Store, backend: str) -> None:
     """Keep what `auto` chose first. Raises `Failure` if another process chose another meanwhile."""
     store.put_once(CHOSEN, json.dumps({"backend": backend}).encode())
@@ -151,6 +196,12 @@ def _openai(settings: TeacherSettings) -> ReadyTeacher:
             "teacher.backend is openai, but teacher.base_url is not a URL",
             where="factory.toml",
             mend='base_url = "http://127.0.0.1:8000/v1"',
+        )
+    if not settings.model:
+        raise UsageError(
+            "teacher.backend is openai, but teacher.model is empty",
+            where="factory.toml",
+            mend='model = "NAME", one that the server\'s /v1/models names',
         )
     client = ChatClient(
         base_url=settings.base_url.rstrip("/"),
@@ -194,17 +245,34 @@ def _vllm(workspace: Workspace, purpose: str) -> Iterator[ReadyTeacher]:
         )
         say("teacher: vLLM is ready")
         teacher = OpenAITeacher(client, provenance(profile, settings))
-        yield ReadyTeacher(teacher, server.device, partial(server.look, workspace.settings.work.hung_after))
+        hung_after = workspace.settings.work.hung_after
+        yield ReadyTeacher(
+            teacher, server.device, lambda: replace(server.look(hung_after), limit=client.throttle.limit)
+        )
 
 
 def _check_reachable(client: ChatClient) -> None:
-    """Raises `Unavailable` if the server does not answer, `Failure` if it refuses the key."""
-    if asyncio.run(client.status(10.0)) in (401, 403):
+    """Raises `Unavailable` if the server does not answer, `Failure` if it refuses the key or names models but not this one."""
+    status, names = asyncio.run(client.models(10.0))
+    if status in (401, 403):
         raise Failure("the teacher refuses the key", where=client.base_url, mend="set FACTORY_TEACHER__API_KEY")
+    # `*` is a proxy's word for any model; a name without a tag is the tag `latest` to those that have tags.
+    if (
+        status != 200
+        or not names
+        or any("*" in name or name in (client.model, f"{client.model}:latest") for name in names)
+    ):
+        return
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    raise Failure(
+        f"the server has no model {client.model!r}; it names {', '.join(map(repr, names[:NAMED]))}{more}",
+        where=f"{client.base_url}/models",
+        mend=f"set teacher.model in factory.toml to one of them: model = {json.dumps(names[0])}",
+    )
 
 
 class _Reach:
-    """Whether somebody else's server is there, asked now and then only."""
+    """Whether somebody else's server is there, asked now and then only; and what the client learnt of it."""
 
     def __init__(self, client: ChatClient) -> None:
         self.client, self.asked, self.last = client, time.monotonic(), Look("well")
@@ -217,4 +285,5 @@ class _Reach:
             except Unavailable as error:
                 self.last = Look("dead", str(error))
             self.asked = time.monotonic()
-        return self.last
+        queries, hits = self.client.throttle.cache
+        return replace(self.last, limit=self.client.throttle.limit, queries=queries, hits=hits)

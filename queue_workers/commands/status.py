@@ -104,7 +104,7 @@ def document(view: View) -> dict[str, Any]:
         "tokens_per_second": view.rate("tokens"),
         "eta_seconds": view.eta,
         "queue": {"running": queue.running, "known": view.known, "time": queue.time},
-        "teacher": {**teacher.model_dump(), "hit_ratio": hit_ratio(teacher)} if teacher else None,
+        "teacher": {**teacher.model_dump(), "hit_ratio": teacher.hit_ratio} if teacher else None,
         "gpus": [gpu.model_dump() for gpu in view.gpus],
         "device_holder": view.holder,
         "disk_free": view.free,
@@ -119,11 +119,6 @@ def document(view: View) -> dict[str, Any]:
             for name, kind in view.kinds.items()
         },
     }
-
-
-def hit_ratio(teacher: Any) -> float | None:
-    """The share of prompt tokens that the server's prefix cache had."""
-    return teacher.hits / teacher.queries if teacher.queries else None
 
 
 def picture(view: View) -> Group:
@@ -203,8 +198,10 @@ def _teacher(view: View) -> str:
     text = f"{teacher.name}, {teacher.state}"
     if teacher.running or teacher.waiting:
         text += f"; {teacher.running:,} requests running, {teacher.waiting:,} waiting"
-    if teacher.queries:
-        text += f"; {teacher.hits / teacher.queries:.0%} of prompt tokens from the prefix cache"
+    if teacher.limit:
+        text += f"; {teacher.limit:,} a worker at most"
+    if teacher.hit_ratio is not None:
+        text += f"; {teacher.hit_ratio:.0%} of prompt tokens from the prefix cache"
     return text + (f"; restarted {teacher.restarts} times" if teacher.restarts else "")
 
 

@@ -63,7 +63,7 @@ def _report(summary: Summary, as_json: bool, command: str) -> None:
     done = summary.totals
     rate = done.records / max(summary.seconds, 1e-3)
     if as_json:
-        document: dict[str, int | float | str] = {
+        document: dict[str, int | float | str | None] = {
             "units": done.units,
             "items": done.items,
             "items_accepted": done.accepted,
@@ -72,11 +72,14 @@ def _report(summary: Summary, as_json: bool, command: str) -> None:
         document |= {"records": done.records, "tokens": done.tokens, "failed": summary.failed, "left": summary.left}
         document |= {"set_aside": summary.aside, "paused": summary.paused, "handovers": summary.handovers}
         document |= {"teacher_restarts": summary.restarts, "ended": summary.ended}
+        document |= {"prefix_cache_hit_ratio": None if summary.cached is None else round(summary.cached, 4)}
         emit_json(document | {"seconds": round(summary.seconds, 3)})
     else:
         share = f"{done.accepted / done.items:.0%}" if done.items else "none"
         print(f"committed {done.units:,} units in {summary.seconds:.1f} s; {summary.left:,} are left")
         print(f"{done.items:,} items, {share} accepted: {done.records:,} records ({rate:,.0f}/s)")
+        if summary.cached is not None:
+            print(f"{summary.cached:.0%} of prompt tokens came from the prefix cache")
     if summary.paused:
         say(f"{summary.paused:,} units are paused: `factory resume` lets them go on")
     if summary.failed and summary.ended == "done":

@@ -317,51 +317,22 @@ def test_a_device_that_is_held_starts_no_server(tmp_path: Path) -> None:
     assert not (tmp_path / "vllm.log").exists()
 
 
-# Lines as servers write them: of the empty folder above, and from the source of vLLM 0.32.
-@pytest.mark.parametrize(
-    ("line", "kind", "mend"),
-    [
-        (
-            "ValueError: User-specified max_model_len (99999) is greater than the derived max_model_len",
-            UsageError,
-            "context",
-        ),
-        ("api_server.py: error: unrecognized arguments: --no-such", UsageError, "teacher.args"),
-        ("OSError: x is not a local folder and is not a valid model identifier", UsageError, "teacher.model"),
-        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", Failure, "nvidia-smi"),
-        ("ValueError: No available memory for the cache blocks.", Failure, "nvidia-smi"),
-        ("ValueError: Free memory on device (3.1/15.6 GiB) on startup is less than desired", Failure, "nvidia-smi"),
-        ("RuntimeError: something new", Failure, "read that log"),
-    ],
-)
-def test_a_start_that_can_never_succeed_is_told_from_one_that_may(
-    tmp_path: Path, line: str, kind: type[Exception], mend: str
+@pytest.mark.vllm
+@pytest.mark.xdist_group("vllm")
+@pytest.mark.skipif(not has_vllm(), reason="vLLM is not installed (make setup says why)")
+@pytest.mark.timeout(600)
+def test_a_real_engine_without_memory_says_so_and_leaves_nothing(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from foundation.engine import _start_error
-    from foundation.processes import ProcessGroup
-
-    group = ProcessGroup([sys.executable, "-c", f"print({line!r})"], name="server", log=tmp_path / "log")
-    group.wait(30)
-    error = _start_error(group, EngineConfig("m", "a test"), on_gpu=True)
-    assert type(error) is kind
-    assert mend in error.mend
-    assert line.rpartition("Error: ")[2].rpartition("error: ")[2] in str(error)
-
-
-def test_an_old_complaint_makes_no_new_start_wrong_use(tmp_path: Path) -> None:
-    from foundation.engine import _set_aside, _start_error
-    from foundation.processes import ProcessGroup
-
-    log = tmp_path / "vllm.log"
-    for text in ("oldest", "Repository Not Found\n"):
-        _set_aside(log)
-        log.write_text(text)
-    killed = ProcessGroup([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], name="server", log=log)
-    killed.wait(30)
-    assert type(_start_error(killed, EngineConfig("m", "a test"), on_gpu=True)) is Failure
-    _set_aside(log)
-    assert [path.name for path in tmp_path.iterdir()] == ["vllm.1.log"]
-    assert (tmp_path / "vllm.1.log").read_text() == "Repository Not Found\n"
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "100000")  # GiB
+    with (
+        pytest.raises(Failure, match=r"ran out of memory while it started: .*[Aa]vailable memory") as caught,
+        engine(_config(model), tmp_path / "vllm.log"),
+    ):
+        pytest.fail("started with more memory than there is")
+    assert "VLLM_CPU_KVCACHE_SPACE" in caught.value.mend
+    assert "Traceback" not in str(caught.value)
+    assert device_holder() == ""
 
 
 def test_metrics_are_summed_over_labels() -> None:

@@ -9,8 +9,10 @@ import pytest
 
 from foundation.corpus import Corpus
 from foundation.records import Snippet, Unit
+from foundation.store import Store
 from foundation.workspace import Workspace
 from queue_workers import redis_server
+from queue_workers.runner import standing
 from tests.support.asked import Asked, asked_teacher
 from tests.support.faults import wait_for, workspaces
 
@@ -92,3 +94,8 @@ def asked() -> Iterator[Asked]:
     """A server that holds every request until it is told otherwise."""
     with asked_teacher("hold") as server:
         yield server
+
+
+def standing_snippets(unit: Unit, store: Store) -> list[Snippet]:
+    """The items of a unit, as a worker finds them."""
+    return standing(unit, Corpus(store).snippets(unit.block), store)

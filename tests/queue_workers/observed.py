@@ -15,7 +15,9 @@ from queue_workers.snapshot import GpuUse, Snapshot, TeacherUse
 from tests.queue_workers.conftest import add_block
 
 GPU = GpuUse(name='Card "A"\\B', used=12 * 2**30, total=16 * 2**30, busy=0.97, watts=281.5)
-TEACHER = TeacherUse(name="vllm Qwen3", state="well", running=96, waiting=4, queries=1000, hits=640, restarts=2)
+TEACHER = TeacherUse(
+    name="vllm Qwen3", state="well", running=96, waiting=4, limit=48, queries=1000, hits=640, restarts=2
+)
 
 
 def plan_units(workspace: Workspace, snippets: int = 128, types: Sequence[str] = ("wh/when", "wh/who")) -> plan.Plan:

@@ -167,7 +167,8 @@ def test_a_server_is_asked_one_tiny_question(
     monkeypatch.setattr(doctor, "ANSWER", 0.5 if answer == "stall" else 30.0)
     with fault_server(lambda *_: 5.0 if answer == "stall" else answer) as server:
         key = "very-secret"
-        settings = {"teacher__backend": "openai", "teacher__base_url": server.url, "teacher__api_key": key}
+        settings = {"teacher__backend": "openai", "teacher__model": "m", "teacher__base_url": server.url}
+        settings |= {"teacher__api_key": key}
         rows = run_checks(anew(workspace, monkeypatch, **settings), {"teacher": doctor._teacher})
         assert words in one(rows, state).found and key not in repr(rows)
         (call,) = server.calls
@@ -175,7 +176,8 @@ def test_a_server_is_asked_one_tiny_question(
 
 
 def test_a_server_that_is_away_is_a_problem(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    away = anew(workspace, monkeypatch, teacher__backend="openai", teacher__base_url="http://127.0.0.1:1/v1")
+    there = {"teacher__backend": "openai", "teacher__model": "m", "teacher__base_url": "http://127.0.0.1:1/v1"}
+    away = anew(workspace, monkeypatch, **there)
     assert "cannot be reached" in one(run_checks(away, {"teacher": doctor._teacher}), "problem").found
 
 

@@ -103,6 +103,9 @@ def test_what_runs_is_told(workspace: Workspace) -> None:
     assert value(samples, "teacher_requests", state="running") == 96
     assert value(samples, "teacher_restarts_total") == 2
     assert value(samples, "prefix_cache_hit_ratio") == 0.64
+    assert value(samples, "prefix_cache_queries_total") == 1000
+    assert value(samples, "prefix_cache_hits_total") == 640
+    assert value(samples, "teacher_requests_limit") == 48
     assert value(samples, "gpu_memory_used_bytes", gpu="0", name='Card "A"\\B') == 12 * 2**30
     assert value(samples, "gpu_power_watts", gpu="0", name='Card "A"\\B') == 281.5
     assert value(samples, "energy_joules_total") == pytest.approx(1.5 * 3.6e6)

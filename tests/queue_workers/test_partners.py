@@ -28,7 +28,8 @@ from queue_workers.memory import MemoryQueue
 from queue_workers.partners import sources_of
 from queue_workers.plan import Plan, draft_cancel, load_plan
 from queue_workers.refill import Refill
-from queue_workers.runner import Context, run_unit, standing_snippets
+from queue_workers.runner import Context, run_unit
+from tests.queue_workers.conftest import standing_snippets
 from tests.support.commands import REPOSITORY, run, run_json
 from tests.support.faults import (
     RULES,

@@ -165,7 +165,8 @@ def test_a_unit_that_cannot_be_done_is_set_aside_and_can_be_tried_again(planned:
 
 
 def _openai(url: str) -> dict[str, str]:
-    return {"FACTORY_TEACHER__BACKEND": "openai", "FACTORY_TEACHER__BASE_URL": url, "FACTORY_TEACHER__CONCURRENCY": "4"}
+    teacher = {"BACKEND": "openai", "MODEL": "m", "BASE_URL": url, "CONCURRENCY": "4"}
+    return {f"FACTORY_TEACHER__{key}": value for key, value in teacher.items()}
 
 
 def test_a_teacher_that_is_not_there_fails_before_any_unit_is_leased(planned: Workspace) -> None:

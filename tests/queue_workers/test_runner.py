@@ -24,8 +24,8 @@ from generator.pipeline import Outcome
 from generator.teachers.base import TeacherRequest
 from generator.teachers.rules.teacher import RulesTeacher
 from queue_workers import plan, runner
-from queue_workers.runner import Context, Recall, account, run_unit, standing_snippets
-from tests.queue_workers.conftest import add_block
+from queue_workers.runner import Context, Recall, account, run_unit
+from tests.queue_workers.conftest import add_block, standing_snippets
 
 _fork = multiprocessing.get_context("fork")
 

@@ -113,6 +113,7 @@ def test_what_runs_is_told(workspace: Workspace) -> None:
     assert document["eta_seconds"] == pytest.approx(512)
     assert (document["records_per_second"], document["tokens_per_second"]) == (7.5, 900)
     assert document["teacher"]["hit_ratio"] == 0.64
+    assert document["teacher"]["limit"] == 48
     assert document["gpus"][0]["used"] == GPU.used
     assert (document["kwh"], document["money"], document["hours"]) == (1.5, 3.25, 10)
     assert document["processes"][0]["pid"] == os.getpid()
@@ -121,7 +122,8 @@ def test_what_runs_is_told(workspace: Workspace) -> None:
         f"working: factory run, pid {os.getpid()}, 3 workers, for 1 h 00 min",
         "7.5 records/s, 900 tokens/s",
         "8 min",
-        "vllm Qwen3, well; 96 requests running, 4 waiting; 64% of prompt tokens from the prefix cache; restarted 2 times",
+        "vllm Qwen3, well; 96 requests running, 4 waiting; 48 a worker at most; 64% of prompt tokens from the prefix cache",
+        "; restarted 2 times",
         "97% busy, 12.0 of 16.0 GiB, 282 W",
         "10.0 h at work, 1.50 kWh, 3.25 of money",
     ):
