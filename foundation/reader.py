@@ -73,6 +73,14 @@ class ReadReport:
     broken: list[str] = field(default_factory=list)
     splits: Counter[str] = field(default_factory=Counter)
 
+    def merge(self, other: ReadReport) -> None:
+        """Add what was left out of the shards that follow."""
+        self.read += other.read
+        self.withdrawn += other.withdrawn
+        self.broken_lines += other.broken_lines
+        self.broken = [*self.broken, *other.broken][:20]
+        self.splits.update(other.splits)
+
 
 def tombstones(store: Store) -> tuple[Tombstone, ...]:
     return tuple(parse(Tombstone, store.get(name), name) for name in store.list(TOMBSTONES))

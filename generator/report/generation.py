@@ -10,17 +10,25 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from foundation.corpus import Corpus
 from foundation.errors import Failure
-from foundation.reader import REJECTS, SHARDS, ReadReport, committed_rejects, is_withdrawn, read, tombstones
+from foundation.reader import (
+    REJECTS,
+    SHARDS,
+    Manifest,
+    ReadReport,
+    committed_rejects,
+    is_withdrawn,
+    read,
+    tombstones,
+)
 from foundation.records import Record, Reject, Usage
 from generator.report.pick import Pick
 
@@ -28,6 +36,7 @@ if TYPE_CHECKING:
     from foundation.store import Store
 
 EXAMPLES = 10
+_SUMMED = ("planned", "units", "accepted", "rejected", "records", "prompt_tokens", "completion_tokens", "seconds")
 
 
 @dataclass
@@ -42,6 +51,7 @@ class TypeFigures:
     records: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    seconds: float = 0.0
     blocks: list[str] = field(default_factory=list)
     reasons: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """Rejects by gate, code and phase; a part of an item that was asked about by itself counts by itself."""
@@ -49,6 +59,14 @@ class TypeFigures:
     """Where the teacher itself had put the right option, from 1, once a call."""
     stands: Counter[str] = field(default_factory=Counter)
     """Where the right option stands in the records: `right_first`, `right_3`."""
+
+    def add(self, other: TypeFigures) -> None:
+        """Sum up; `blocks` stay."""
+        for name in _SUMMED:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.reasons.update(other.reasons)
+        self.teacher_put.update(other.teacher_put)
+        self.stands.update(other.stands)
 
     @property
     def items(self) -> int:
@@ -61,8 +79,9 @@ class TypeFigures:
 
 @dataclass
 class Generation:
-    """All prompt types, and what concerns them together. `teachers` counts items."""
+    """All prompt types, and what concerns them together. `teachers` counts items; `examples`: whether to choose some."""
 
+    examples: bool = True
     types: dict[str, TypeFigures] = field(default_factory=dict)
     teachers: Counter[str] = field(default_factory=Counter)
     read: ReadReport = field(default_factory=ReadReport)
@@ -78,36 +97,72 @@ class Generation:
         """The sums over all prompt types."""
         total = TypeFigures("all")
         for one in self.types.values():
-            for name in ("planned", "units", "accepted", "rejected", "records", "prompt_tokens", "completion_tokens"):
-                setattr(total, name, getattr(total, name) + getattr(one, name))
-            total.reasons += one.reasons
+            total.add(one)
         return total
+
+    def merge(self, other: Generation) -> None:
+        """Add what another pass counted of other shards; examples are left out."""
+        for id_, one in other.types.items():
+            self.of(id_).add(one)
+        self.teachers.update(other.teachers)
+        self.read.merge(other.read)
+        self.broken_rejects += other.broken_rejects
+
+
+@dataclass
+class Committed:
+    """What a pass reads, as it was when it was listed: shards in order, their rejects by unit, and the tombstones."""
+
+    shards: list[str]
+    rejects: dict[str, list[str]]
+    manifest: Manifest
+
+    @classmethod
+    def of(cls, store: Store, wanted: Collection[str] | None = None) -> Committed:
+        """Everything, or the shards of the `wanted` prompt types alone."""
+        shards = [name for name in store.list(SHARDS) if wanted is None or type_of(name) in wanted]
+        units = {unit_of(name) for name in shards}
+        rejects: dict[str, list[str]] = {}
+        for name in store.list(REJECTS):
+            unit = name.rpartition("/")[2].partition(".")[0]
+            if unit in units:
+                rejects.setdefault(unit, []).append(name)
+        return cls(shards, rejects, Manifest(shards=(), tombstones=tombstones(store)))
+
+
+def type_of(shard: str) -> str:
+    """The prompt type whose records a shard holds."""
+    return shard.removeprefix(f"{SHARDS}/").rpartition("/")[0]
+
+
+def unit_of(shard: str) -> str:
+    return shard.rpartition("/")[2].removesuffix(".jsonl")
 
 
 def collect_generation(store: Store, advance: Callable[[int], None]) -> Generation:
     """Read the plan, the shards and the rejects; `advance` is told of every committed unit that was read."""
     result = Generation()
     _count_plan(store, result)
-    committed = {name.rpartition("/")[2].removesuffix(".jsonl"): name for name in store.list(SHARDS)}
-    for name in committed.values():
-        result.of(name.removeprefix(f"{SHARDS}/").rpartition("/")[0]).units += 1
-    files: dict[str, list[str]] = {}
-    for name in store.list(REJECTS):
-        unit = name.rpartition("/")[2].partition(".")[0]
-        if unit in committed:
-            files.setdefault(unit, []).append(name)
-    withdrawn: set[tuple[str, str]] = {(stone.kind, stone.value) for stone in tombstones(store)}
-    for unit, records in groupby(read(store, report=result.read), key=lambda record: record.unit):
-        attempts, accepted = _count_records(records, result)
-        files.pop(unit, None)
-        lines = committed_rejects(store, committed.get(unit, ""), attempts, list)
-        _count_rejects(_read_rejects(lines, result), accepted, withdrawn, result)
-        advance(1)
-    for unit, names in files.items():  # units without a record: every item was rejected
-        lines = committed_rejects(store, committed[unit], set(), partial(list, names))
-        _count_rejects(_read_rejects(lines, result), set(), withdrawn, result)
+    committed = Committed.of(store)
+    for _ in read_units(store, committed, committed.shards, result):
         advance(1)
     return result
+
+
+def read_units(
+    store: Store, committed: Committed, shards: Iterable[str], result: Generation
+) -> Iterator[tuple[str, list[Record]]]:
+    """Count the units of some shards and their rejects in `result`; yields each shard with the records that stand."""
+    withdrawn: set[tuple[str, str]] = {(stone.kind, stone.value) for stone in committed.manifest.tombstones}
+    for shard in shards:
+        records = list(read(store, committed.manifest, result.read, names=[shard]))
+        result.of(type_of(shard)).units += 1
+        attempts, accepted = _count_records(records, result) if records else (set(), set())
+        # without a record every item was rejected, or withdrawn
+        listed = committed.rejects.get(unit_of(shard), [])
+        lines = committed_rejects(store, shard, attempts, partial(list, listed))
+        _count_rejects(_read_rejects(lines, result), accepted, withdrawn, result)
+        yield shard, records
 
 
 def _count_plan(store: Store, result: Generation) -> None:
@@ -133,7 +188,7 @@ def _count_plan(store: Store, result: Generation) -> None:
                     figures.blocks.append(block)
 
 
-def _count_records(records: Iterator[Record], result: Generation) -> tuple[set[str], set[str]]:
+def _count_records(records: Sequence[Record], result: Generation) -> tuple[set[str], set[str]]:
     """Count the records of one unit: the attempts that made them (it is one) and the items they come from."""
     calls: dict[tuple[str, str], Usage] = {}
     teachers: dict[str, str] = {}
@@ -148,10 +203,12 @@ def _count_records(records: Iterator[Record], result: Generation) -> tuple[set[s
         if record.ordering:
             figures.stands[record.ordering] += 1
         calls[record.item, record.phase] = record.usage
-        result.records.offer(record.prompt_type, record.id, record)
+        if result.examples:
+            result.records.offer(record.prompt_type, record.id, record)
     figures.accepted += len(teachers)  # a group is never empty, and a unit is of one prompt type
     figures.prompt_tokens += sum(usage.prompt_tokens for usage in calls.values())
     figures.completion_tokens += sum(usage.completion_tokens for usage in calls.values())
+    figures.seconds += sum(usage.seconds for usage in calls.values())
     result.teachers.update(teachers.values())
     return attempts, set(teachers)
 
@@ -180,6 +237,8 @@ def _count_rejects(
             result.teachers[reject.teacher] += 1
         figures.prompt_tokens += reject.usage.prompt_tokens
         figures.completion_tokens += reject.usage.completion_tokens
+        figures.seconds += reject.usage.seconds
         # An entry of a list has its number in its phase ("ask.3"); it is the phase that is counted.
         figures.reasons[reject.gate, reject.code, reject.phase.partition(".")[0]] += 1
-        result.rejects.offer(reject.prompt_type, reject.id, reject)
+        if result.examples:
+            result.rejects.offer(reject.prompt_type, reject.id, reject)

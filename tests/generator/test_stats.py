@@ -117,7 +117,10 @@ def test_the_right_option_stands_first_in_exactly_half_of_the_contrastive_record
 
 def test_the_tables_say_the_same(worked: Path, told: dict[str, dict[str, Any]]) -> None:
     out = run("factory", "stats", cwd=worked).stdout
-    first, told_too, second = out.split("\n\n")
+    first, told_too, *others = out.split("\n\n")
+    (second,) = [
+        part for part in others if part.startswith("prompt type") and "where it stands" in part.splitlines()[0]
+    ]
     assert "entry by entry" in told_too  # contrastive types are asked so
     for kind, row in told.items():
         (line,) = [line for line in first.splitlines() if line.split()[0] == kind]
@@ -152,7 +155,11 @@ def test_an_empty_workspace_says_what_comes_next(tmp_path: Path) -> None:
     assert "factory enqueue" in run("factory", "stats", cwd=root).stdout
     document = run_json("factory", "stats", cwd=root)
     assert document["prompt_types"] == []
-    assert document["total"] == {"items": 0, "accepted": 0, "rejected": 0, "accept_rate": None, "records": 0}
+    assert document["total"] == {
+        **{"items": 0, "accepted": 0, "rejected": 0, "accept_rate": None, "records": 0},
+        **{"prompt_tokens": 0, "completion_tokens": 0, "seconds": 0.0, "tokens_per_record": None},
+        "duplicates": {"exact": 0, "near": 0, "across_types": 0, "share": None},
+    }
 
 
 def test_broken_lines_are_passed_over_and_told(tmp_path: Path) -> None:
