@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 
@@ -26,6 +29,7 @@ from generator.teachers.rules.reading import Reader, first_clause, main_part
 from generator.teachers.rules.teacher import MAKERS
 from generator.teachers.rules.words import base_form
 from tests.generator.prompt_files import snippet
+from tests.support.commands import REPOSITORY
 
 MADE = sorted(MAKERS)
 ONE_CALL = [  # those that want one call and one snippet; partners and chains are tested with their families
@@ -126,6 +130,36 @@ def test_the_same_unit_and_round_give_the_same_replies(wwii_snippets: list[Snipp
         texts = [reply.text for reply in replies(prompt_type, wwii_snippets[:32])]
 
         assert texts == [reply.text for reply in replies(prompt_type, wwii_snippets[:32])], id_
+
+
+def test_the_replies_do_not_depend_on_the_hash_seed_of_a_process(wwii_snippets: list[Snippet]) -> None:
+    # given processes that put sets of texts into other orders
+    script = (
+        "import sys, hashlib\n"
+        "from foundation.records import Snippet\n"
+        "from generator.catalogue import load_catalogue\n"
+        "from tests.generator.test_rules import ONE_CALL, replies\n"
+        "texts = [Snippet.model_validate_json(line) for line in sys.stdin]\n"
+        "for id_ in ONE_CALL:\n"
+        "    said = [reply.text for reply in replies(load_catalogue()[id_], texts)]\n"
+        "    print(id_, hashlib.md5(repr(said).encode()).hexdigest())\n"
+    )
+    lines = "\n".join(snippet.model_dump_json() for snippet in wwii_snippets)
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", script],
+            input=lines,
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(REPOSITORY)},
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+
+    assert len(told[0].splitlines()) == len(ONE_CALL)
+    assert told[0] == told[1]
 
 
 @pytest.mark.parametrize("id_", ONE_CALL)

@@ -151,7 +151,8 @@ def _people(task: Task) -> Counter[str]:
     """People named in full, with the number of sentences that name them."""
     found: Counter[str] = Counter()
     for sentence in task.reading.sentences:
-        found.update({m.name for m in sentence.of("person") if is_someone(m.name) and not task.is_topic(m.name)})
+        named = dict.fromkeys(m.name for m in sentence.of("person"))  # no set: its order differs between processes
+        found.update(name for name in named if is_someone(name) and not task.is_topic(name))
     return found
 
 
