@@ -99,7 +99,7 @@ class ChatClient:
         with contextlib.suppress(ValueError, LookupError, TypeError):
             found = orjson.loads(answer.body)
             listed = found["data"] if isinstance(found, dict) else found
-            return answer.status, [str(one["id"]) for one in listed]
+            return answer.status, [one["id"] for one in listed if isinstance(one["id"], str)]
         return answer.status, []
 
     def _pool(self, seconds: float) -> Pool:
@@ -120,10 +120,23 @@ class ChatClient:
             body["response_format"] = orjson.Fragment(orjson.dumps(output))
         return body
 
+    @property
+    def address(self) -> str:
+        """`base_url` without the name and password that may stand in it."""
+        before, _, rest = self.base_url.partition("://")
+        host, slash, path = rest.partition("/")
+        return f"{before}://{host.rpartition('@')[2]}{slash}{path}"
+
     def unavailable(self, detail: str) -> Unavailable:
+        if detail.startswith("HTTP "):
+            return Unavailable(
+                f"the server turns requests away: {detail}",
+                where=self.address,
+                mend="wait, or see its quota, its rate limit and its load",
+            )
         return Unavailable(
             f"the server cannot be reached: {detail}",
-            where=self.base_url,
+            where=self.address,
             mend=f"start it, or mend {self.table}.base_url in factory.toml",
         )
 
@@ -134,7 +147,7 @@ class ChatClient:
             else "mend model or base_url in factory.toml"
         )
         return Failure(
-            f"the server refuses the request: {detail}", where=f"{self.base_url}, model {self.model}", mend=mend
+            f"the server refuses the request: {detail}", where=f"{self.address}, model {self.model}", mend=mend
         )
 
 
@@ -181,12 +194,8 @@ class _Call:
 
     async def _one(self, request: ChatRequest) -> ChatReply:
         client, throttle, body = self.client, self.client.throttle, self._body(request)
-        detail, tries, gone, turned_away = (
-            "",
-            0,
-            0.0,
-            0.0,
-        )  # since when it is away, and says 429, as far as this one can tell
+        detail, tries, faults = "", 0, 0
+        gone = turned_away = 0.0  # since when it is away, and says 429, as far as this one can tell
         while True:
             if tries:
                 # Full jitter: those that were refused together must not come back together.
@@ -218,11 +227,12 @@ class _Call:
                     throttle.refused(changes)
             finally:
                 self._leave()
-            now, tries = time.monotonic(), tries + 1
+            now, tries, faults = time.monotonic(), tries + 1, faults + (status != 429)
             gone = (gone or now) if away else 0.0
             turned_away = (turned_away or now) if status == 429 else 0.0
-            over = now - turned_away > client.timeout if turned_away else tries >= client.attempts
-            if over:
+            over = now - turned_away > client.timeout if turned_away else faults >= client.attempts
+            # A server that asks for longer pauses than one request may take is away, not slow.
+            if over or (gone and now + throttle.wait - gone > client.timeout):
                 break
         if gone and max(self.served, throttle.served) <= gone:
             raise client.unavailable(detail)
@@ -273,7 +283,7 @@ class _Call:
         first = request.schema_ is not None and reply.finish == "stop" and throttle.checking
         if first and throttle.obeys(_obeys(reply.text, request.schema_)):
             say(
-                f"warning: {self.client.base_url} does not obey response_format: its first replies are not the JSON that "
+                f"warning: {self.client.address} does not obey response_format: its first replies are not the JSON that "
                 f"was asked for, but {reply.text[:60]!a}; what is not is rejected and counted\n"
                 "  mend:  take a server with structured output (vLLM, SGLang and llama.cpp have it); a model that thinks "
                 "aloud must not, or its server must part the thoughts from the answer; `factory doctor` asks again"
@@ -282,7 +292,7 @@ class _Call:
 
 def _obeys(text: str, schema: dict[str, Any] | None) -> bool:
     """Whether it is an object with the fields asked for. The gates look closer."""
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         found = json.loads(text, strict=False)  # a grammar lets raw control characters into strings; a gate does not
         return isinstance(found, dict) and set((schema or {}).get("required", ())) <= found.keys()
     return False
@@ -312,6 +322,12 @@ def _writable(text: Any) -> Any:
     return text
 
 
+def _tokens(usage: Any, name: str) -> int | None:
+    """A count that the server gave; None if it gave none, or nonsense: an answer is not thrown away for that."""
+    found = usage.get(name) if isinstance(usage, dict) else None
+    return found if type(found) is int and 0 <= found < 1 << 40 else None
+
+
 def _parse(request_id: str, body: bytes, seconds: float) -> tuple[ChatReply, int | None]:
     """The reply, and the prompt tokens that were cached, if the server tells. Raises `ValueError` if it is none."""
     try:
@@ -326,15 +342,14 @@ def _parse(request_id: str, body: bytes, seconds: float) -> tuple[ChatReply, int
             text=_writable(choice["message"].get("content") or ""),
             finish="stop" if finish == "stop" else "length",
             usage=Usage(
-                prompt_tokens=usage.get("prompt_tokens") or 0,
-                completion_tokens=usage.get("completion_tokens") or 0,
+                prompt_tokens=_tokens(usage, "prompt_tokens") or 0,
+                completion_tokens=_tokens(usage, "completion_tokens") or 0,
                 seconds=round(seconds, 4),
             ),
             detail=str(finish or ""),
         )
-        details = usage.get("prompt_tokens_details")
-        cached = details.get("cached_tokens") if isinstance(details, dict) else None
-        return reply, cached if isinstance(cached, int) else None
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        cached = _tokens(usage.get("prompt_tokens_details"), "cached_tokens") if isinstance(usage, dict) else None
+        return reply, None if cached is None else min(cached, reply.usage.prompt_tokens)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         what = "no JSON" if isinstance(error, json.JSONDecodeError) else "no chat completion"
         raise ValueError(f"the answer is {what}: {body[:200].decode('utf-8', 'replace')}") from error

@@ -97,7 +97,9 @@ class Pool:
                     lambda: _Connection(self), self.host, self.port, ssl=_context() if self.secure else None
                 )
         except TimeoutError as error:
-            raise NoConnection(f"no connection to {self.host}:{self.port} in {CONNECT:g} s") from error
+            raise NoConnection(
+                f"no connection to {self.host}:{self.port} in {min(CONNECT, self.timeout):g} s"
+            ) from error
         except (OSError, ValueError) as error:  # no such host, refused, a certificate; a name that can be none
             raise NoConnection(f"cannot connect to {self.host}:{self.port}: {error}") from error
         return connection
@@ -159,6 +161,10 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard = True
+        self._size += len(data)
+        if self._size > LARGEST:
+            self.fail(ValueError(f"the answer is longer than {LARGEST >> 20} MB"))
+            return
         try:
             self.parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -184,9 +190,6 @@ class _Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._parts.append(body)
-        self._size += len(body)
-        if self._size > LARGEST:
-            self.fail(ValueError(f"the answer is longer than {LARGEST >> 20} MB"))
 
     def on_message_complete(self) -> None:
         status = self.parser.get_status_code()

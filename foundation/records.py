@@ -285,6 +285,8 @@ class ChatReply(Contract):
     finish: Literal["stop", "length", "declined", "error"]
     usage: Usage = Usage()
     detail: str = ""
+    kept: bool = False
+    """Whether it came in an earlier run: then it tells nothing of how the teacher is now."""
 
 
 def messages_of(pairs: Sequence[tuple[Role, str]]) -> tuple[Message, ...]:

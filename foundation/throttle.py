@@ -144,7 +144,8 @@ class Throttle:
     def refused(self, changes: float, wait: float = 0.0) -> None:
         """The server refused a request, or lost it. `wait`: the seconds until it wants to be asked again, if it said so."""
         if wait > 0:
-            self._shared[_At.RESUME] = time.monotonic() + min(wait, LONGEST_WAIT)
+            resume = time.monotonic() + min(wait, LONGEST_WAIT)
+            self._shared[_At.RESUME] = max(resume, self._shared[_At.RESUME])
         if changes == self._shared[1]:
             self._under(changes).refused += self.most + 1 if wait else 1  # a server that says when is taken at its word
             self.merge()
@@ -235,7 +236,7 @@ class Throttle:
     def _measure(self) -> tuple[float, float]:
         """Seconds a token, and its variance as a share of its square: those of a quotient of two sums."""
         shared = self._shared
-        pace = shared[_At.SECONDS] / shared[_At.TOKENS]
+        pace = shared[_At.SECONDS] / max(1.0, shared[_At.TOKENS])  # (none, after a kill in the middle of `merge`)
         squares = shared[_At.SECONDS_SQUARED] - 2 * pace * shared[_At.SECONDS_TOKENS]
         return pace, max(0.0, squares + pace * pace * shared[_At.TOKENS_SQUARED]) / max(shared[_At.SECONDS], 1e-9) ** 2
 

@@ -37,7 +37,10 @@ def check_lines(
         if not text.strip():
             yield GateResult.reject("schema", "empty", "an empty line")
         elif text.lstrip().startswith("{"):
-            yield _check_json(text, where, gates, catalogue, units)
+            try:
+                yield _check_json(text, where, gates, catalogue, units)
+            except RecursionError:
+                yield GateResult.reject("schema", "nested", "nested deeper than any record")
         else:
             yield gates.check_fields({"text": text})
 

@@ -47,7 +47,7 @@ class KeptTeacher:
                 key = self._key(request.chat)
                 found = self._known.get(key)
                 if found is not None:
-                    yield found.model_copy(update={"id": request.chat.id})
+                    yield found.model_copy(update={"id": request.chat.id, "kept": True})
                 else:
                     keys[request.chat.id] = key
                     left.append(request)
@@ -78,7 +78,9 @@ class KeptTeacher:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 path = self.folder / f"{self.attempt}.jsonl"
                 self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            os.write(self._file, orjson.dumps(row) + b"\n")
+            line = orjson.dumps(row) + b"\n"
+            if os.write(self._file, line) < len(line):  # the disk took a part: the next line must not be joined to it
+                os.write(self._file, b"\n")
         except (OSError, TypeError):  # no room; or half a surrogate pair, which no file can hold
             return
 

@@ -21,6 +21,7 @@ from foundation.console import say
 from foundation.engine_health import Look
 from foundation.errors import Failure, Unavailable, UsageError
 from foundation.processes import gpu_memory_used
+from foundation.records import ChatRequest, Sampling, messages_of
 
 if TYPE_CHECKING:
     from foundation.chat_client import ChatClient
@@ -255,20 +256,32 @@ def _check_reachable(client: ChatClient) -> None:
     """Raises `Unavailable` if the server does not answer, `Failure` if it refuses the key or names models but not this one."""
     status, names = asyncio.run(client.models(10.0))
     if status in (401, 403):
-        raise Failure("the teacher refuses the key", where=client.base_url, mend="set FACTORY_TEACHER__API_KEY")
+        raise Failure("the teacher refuses the key", where=client.address, mend="set FACTORY_TEACHER__API_KEY")
     # `*` is a proxy's word for any model; a name without a tag is the tag `latest` to those that have tags.
-    if (
-        status != 200
-        or not names
-        or any("*" in name or name in (client.model, f"{client.model}:latest") for name in names)
-    ):
+    mine = (client.model, f"{client.model}:latest")
+    if status != 200 or not names or any("*" in name or name in mine for name in names):
         return
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    told = f"it names {', '.join(map(repr, names[:NAMED]))}{more}"
+    if asyncio.run(_takes(client)):
+        say(f"teacher: the server answers for the model {client.model!r}, though {told}")
+        return
     raise Failure(
-        f"the server has no model {client.model!r}; it names {', '.join(map(repr, names[:NAMED]))}{more}",
-        where=f"{client.base_url}/models",
+        f"the server has no model {client.model!r}; {told}",
+        where=f"{client.address}/models",
         mend=f"set teacher.model in factory.toml to one of them: model = {json.dumps(names[0])}",
     )
+
+
+async def _takes(client: ChatClient) -> bool:
+    """Whether the server answers for the model all the same: servers list other names than those they take, or not all."""
+    asked = ChatRequest(id="model", messages=messages_of([("user", "Hello")]), sampling=Sampling(max_tokens=1), seed=1)
+    try:
+        return [reply.finish async for reply in client.complete([asked])] not in (["error"], ["declined"])
+    except Unavailable:
+        raise
+    except Failure:
+        return False
 
 
 class _Reach:

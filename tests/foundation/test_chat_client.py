@@ -323,3 +323,64 @@ def test_what_a_child_learns_its_parent_knows() -> None:
                 os._exit(2)
         assert os.waitpid(child, 0)[1] == 0
         assert client.throttle.limit == 32
+
+
+def test_being_turned_away_does_not_use_up_the_tries_for_faults() -> None:
+    said = [(429, "slow down")] * 4 + [(500, "a fault")]
+
+    def behaviour(server: FaultServer, body: dict[str, Any]) -> Any:
+        return said[len(server.calls) - 1] if len(server.calls) <= len(said) else _echo(server, body)
+
+    with fault_server(behaviour) as server:
+        (answer,) = _ask(ChatClient(server.url, "m", concurrency=1), 1)
+    assert answer.text == "question 0"
+
+
+@pytest.mark.parametrize("text", ["[" * 2000 + "]" * 2000, "[" * 100_000])
+def test_an_answer_nested_without_end_fails_nobody_else(text: str) -> None:
+    def behaviour(server: FaultServer, body: dict[str, Any]) -> Any:
+        return reply(text) if body["seed"] == 0 else _echo(server, body)
+
+    with fault_server(behaviour) as server:
+        answers = _ask(ChatClient(server.url, "m", concurrency=1), 3)
+    assert [answer.finish for answer in answers] == ["stop"] * 3
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        "x",
+        {"completion_tokens": "x"},
+        {"prompt_tokens": 1.5, "completion_tokens": -3},
+        {"prompt_tokens": 10**400},
+        {"prompt_tokens": 20, "prompt_tokens_details": {"cached_tokens": -7}},
+        {"prompt_tokens": 20, "prompt_tokens_details": {"cached_tokens": 10**400}},
+    ],
+)
+def test_nonsense_about_tokens_does_not_cost_the_answer(usage: Any) -> None:
+    def behaviour(_: FaultServer, __: dict[str, Any]) -> Any:
+        return 200, {"choices": [{"message": {"content": "good"}, "finish_reason": "stop"}], "usage": usage}
+
+    with fault_server(behaviour) as server:
+        client = ChatClient(server.url, "m")
+        (answer,) = _ask(client, 1)
+        assert len(server.calls) == 1
+    assert answer.text == "good"
+    assert client.throttle.cache[1] == 0
+    assert 0 <= answer.usage.prompt_tokens <= 20 and answer.usage.completion_tokens == 0
+
+
+def test_a_server_that_turns_everyone_away_is_not_said_to_be_gone_and_no_password_is_told() -> None:
+    with fault_server(lambda *_: (503, "busy")) as server:
+        url = server.url.replace("http://", "http://me:secret@")
+        with pytest.raises(Unavailable) as caught:
+            _ask(ChatClient(url, "m", attempts=2), 1)
+    assert "turns requests away: HTTP 503" in str(caught.value) and "quota" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_the_longer_retry_after_holds() -> None:
+    throttle = Throttle(4)
+    throttle.refused(throttle.changes, 30.0)
+    throttle.refused(throttle.changes, 0.5)
+    assert throttle.wait > 20

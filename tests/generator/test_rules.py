@@ -144,7 +144,7 @@ def test_the_replies_do_not_depend_on_the_hash_seed_of_a_process(wwii_snippets: 
         "    said = [reply.text for reply in replies(load_catalogue()[id_], texts)]\n"
         "    print(id_, hashlib.md5(repr(said).encode()).hexdigest())\n"
     )
-    lines = "\n".join(snippet.model_dump_json() for snippet in wwii_snippets)
+    lines = "\n".join(snippet.model_dump_json() for snippet in wwii_snippets[:24])
     told = [
         subprocess.run(
             [sys.executable, "-c", script],

@@ -182,16 +182,16 @@ def test_a_server_that_goes_away_is_seen_and_seen_to_come_back(tmp_path: Path, m
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "told", "status"),
     [
-        (("a", "b"), "it names 'a', 'b'"),
-        (tuple("abcdefgh"), "it names 'a', 'b', 'c', 'd', 'e' and 3 more"),
+        (("a", "b"), "it names 'a', 'b'", 404),
+        (tuple("abcdefgh"), "it names 'a', 'b', 'c', 'd', 'e' and 3 more", 400),
     ],
 )
 def test_a_server_that_names_other_models_fails_before_any_work(
-    tmp_path: Path, names: tuple[str, ...], told: str
+    tmp_path: Path, names: tuple[str, ...], told: str, status: int
 ) -> None:
-    with fault_server(lambda *_: reply("{}"), *names) as server:
+    with fault_server(lambda *_: (status, "no such model"), *names) as server:
         settings = f'backend = "openai"\nbase_url = "{server.url}"\nmodel = "mine"'
         with (
             pytest.raises(Failure, match="has no model 'mine'") as caught,
@@ -200,7 +200,17 @@ def test_a_server_that_names_other_models_fails_before_any_work(
             pytest.fail("a model that is not there")
     assert caught.value.what.endswith(told)
     assert 'model = "a"' in caught.value.mend
-    assert server.calls == []
+    assert len(server.calls) == 1, "one token was asked for, to be sure"
+
+
+def test_a_server_that_answers_for_a_name_it_does_not_list_is_believed_and_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with fault_server(lambda *_: reply("{}"), "models/mine") as server:
+        settings = f'backend = "openai"\nbase_url = "{server.url}"\nmodel = "mine"'
+        with teacher_from_settings(_workspace(tmp_path, settings)) as ready:
+            assert ready.look().state == "well"
+    assert "answers for the model 'mine', though it names 'models/mine'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("names", [(), ("other", "mine"), ("mine:latest",), ("openai/*",)])

@@ -20,6 +20,7 @@ from generator.gates import Gates
 from generator.render import Source, chat_request
 from generator.teachers.base import TeacherRequest
 from generator.teachers.kept import REPLIES, KeptTeacher
+from generator.teachers.kept import _load as kept_keys
 from generator.teachers.rules.teacher import RulesTeacher
 from queue_workers import plan
 from queue_workers.runner import Context, Ran, run_unit
@@ -59,9 +60,9 @@ def planned(workspace: Workspace, name: str, round_: int = 0) -> Unit:
     return next(new.units())
 
 
-def run(workspace: Workspace, unit: Unit, teacher: Failing) -> Ran:
+def run(workspace: Workspace, unit: Unit, teacher: Failing, lease: float = 20) -> Ran:
     policy = SplitPolicy(key="k", unseen=0.1, phrasing=0.1)
-    return run_unit(unit, Context(workspace.store, teacher, Gates(), policy, 20, workspace.cache / REPLIES))
+    return run_unit(unit, Context(workspace.store, teacher, Gates(), policy, lease, workspace.cache / REPLIES))
 
 
 def kept(workspace: Workspace, unit: Unit) -> list[Path]:
@@ -174,3 +175,54 @@ def test_errors_are_asked_again(workspace: Workspace, unit: Unit) -> None:
     second = Failing()
     run(workspace, unit, second)
     assert len(second.asked) == 30
+
+
+class After(Failing):
+    """A teacher that fails everything it is asked."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+
+    async def complete(self, requests: Sequence[TeacherRequest]) -> AsyncIterator[ChatReply]:
+        self.asked += [request.chat.id for request in requests]
+        if self.way == "mute":
+            await asyncio.sleep(60)
+        for request in requests:
+            yield ChatReply(id=request.chat.id, text="", finish="error", detail="HTTP 500")
+
+
+@pytest.mark.parametrize("way", ["mute", "errors"])
+def test_what_was_kept_does_not_make_a_broken_teacher_look_well(workspace: Workspace, unit: Unit, way: str) -> None:
+    # given a unit of which a few replies are kept, and a teacher that has been broken since
+    run(workspace, unit, Failing(after=3))
+    ran = run(workspace, unit, After(way), lease=2)
+
+    # then the trouble is the teacher's, nothing is committed, and a good one finishes it
+    assert ran.fault == "teacher" and not workspace.store.exists(unit.shard)
+    last = Failing()
+    assert run(workspace, unit, last).ack.state == "done"
+    assert len(last.asked) == 37
+
+
+def test_the_last_few_that_no_teacher_can_answer_do_not_hold_a_unit_up_for_ever(
+    workspace: Workspace, unit: Unit
+) -> None:
+    run(workspace, unit, Failing(after=37))
+    assert run(workspace, unit, After("errors")).ack.state == "done"
+    rows = (workspace.root / "rejects/wh/who").glob("*.jsonl")
+    gates = [json.loads(line)["gate"] for path in rows for line in path.read_text().splitlines()]
+    assert gates.count("teacher") == 3
+
+
+def test_a_line_that_was_cut_by_a_full_disk_spoils_no_other(
+    workspace: Workspace, unit: Unit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = workspace.cache / REPLIES / unit.id
+    teacher, write = KeptTeacher(Failing(), folder, "a"), os.write
+    for number in range(4):
+        cut = 20 if number == 1 else None
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", lambda file, data, cut=cut: write(file, data if data == b"\n" else data[:cut]))
+            teacher._keep(f"k{number}", ChatReply(id=str(number), text="x" * 50, finish="stop"))
+    assert sorted(kept_keys(folder)) == ["k0", "k2", "k3"]
