@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 
 REDRAW = 0.25  # seconds between two pictures of a bar
 SPEAK = 5.0  # seconds between two lines where there is no terminal
+# Control characters (C0 but for the line feed, DEL, C1), what is invisible or turns the writing round, separators of lines.
+_HIDDEN = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u061c\u070f\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+    "\U000e0000-\U000e0fff]"
+)
 
 
 def new_app(help_: str) -> typer.Typer:
@@ -219,3 +225,11 @@ def progress(label: str, total: int | None = None) -> Iterator[Progress]:
     )
     with RichProgress(*columns, console=Console(stderr=True), auto_refresh=False) as bar:
         yield _Bar(bar, bar.add_task(label, total=total, note=""))
+
+
+def plain(text: str) -> str:
+    """`text` as a terminal may have it: what would move its cursor, colour it or turn it around is written as an escape.
+
+    Line feeds stay.
+    """
+    return _HIDDEN.sub(lambda match: match.group().encode("unicode_escape").decode(), text)

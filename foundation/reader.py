@@ -142,6 +142,16 @@ def committed_rejects(store: Store, shard: str, attempts: Set[str], listed: Call
     return found[most_items(found)] if found else []
 
 
+def attempts_of(shard: bytes) -> set[str]:
+    """The attempt that a shard's records name (it is one); none if the shard is empty."""
+    for line in shard.splitlines():
+        try:
+            return {str(json.loads(line)["attempt"])}
+        except (ValueError, LookupError, TypeError):  # a broken line: the next one says it too
+            continue
+    return set()
+
+
 def most_items(files: Sequence[Sequence[bytes]]) -> int:
     """Which of several files of rejects, given by their lines, tells of the most items; of several such the longest, the first.
 

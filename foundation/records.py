@@ -74,8 +74,8 @@ class Message(Contract):
 class Usage(Contract):
     """What one teacher call cost. `seconds` is wall time from sending to the last token."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int = Field(default=0, ge=0, lt=1 << 53)
+    completion_tokens: int = Field(default=0, ge=0, lt=1 << 53)
     seconds: float = 0.0
 
 

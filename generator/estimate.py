@@ -43,6 +43,7 @@ class Guess:
     df: float = math.inf
     plain: float = 0.0
     plain_df: float = math.inf
+    most: float = math.inf
 
     @property
     def low(self) -> float:
@@ -50,7 +51,7 @@ class Guess:
 
     @property
     def high(self) -> float:
-        return self.value + student(self.df) * self.above
+        return min(self.most, self.value + student(self.df) * self.above)
 
     def scaled(self, factor: float) -> Guess:
         sides = self.below * factor, self.above * factor
@@ -235,7 +236,7 @@ def together(parts: Sequence[Figures]) -> Figures:
     return Figures(
         items=items,
         asked=sum(one.asked for one in parts),
-        accept_rate=accepted.scaled(1 / items),
+        accept_rate=replace(accepted.scaled(1 / items), most=1.0),
         **{name: total(getattr(one, name) for one in parts) for name in SUMMED},
     )
 

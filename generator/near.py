@@ -34,6 +34,7 @@ SEED = 20250501
 BATCH = 2048  # texts that are sketched together
 GROW = 1 << 16  # rows the arrays grow by
 BLOCK = 1 << 15  # pairs that are compared together
+PASSES = 4  # the second finds the rest, as a rule; the third finds none
 VOCABULARY = 200_000  # words whose hashes are remembered
 
 _WORD = re.compile(r"[^\W_]+")
@@ -174,7 +175,12 @@ class Signatures:
         """Compare all that was added."""
         self._flush()
         exact = self._find_exact()
-        near = _leaders(self._candidates(np.flatnonzero(exact < 0)), self._alike_one)
+        near = np.full(self.count, -1, np.int64)
+        for _ in range(PASSES):  # one that does not resemble the leader of its neighbour may resemble another
+            new = self._candidates(np.flatnonzero((exact < 0) & (near < 0)))
+            if not (new >= 0).any():
+                break
+            near = _leaders(np.where(new >= 0, new, near), self._alike_one)
         again = np.flatnonzero(
             exact >= 0
         )  # what has the same words is near the same record, or to the first of the same words

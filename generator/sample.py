@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from foundation.corpus import BLOCKS, Corpus
 from foundation.parse import refuse_other_version
-from foundation.reader import REJECTS, SHARDS, committed_rejects, is_withdrawn, tombstones
+from foundation.reader import REJECTS, SHARDS, attempts_of, committed_rejects, is_withdrawn, tombstones
 from foundation.records import Record, Reject, Snippet
 from generator.gates.common_words import FUNCTION
 
@@ -41,11 +41,6 @@ SPARSE = 4  # shards there must be for each record asked for: of fewer all are r
 TRIES = 30  # shards drawn for each record asked for, before they are all read instead
 RUN = 4  # words that stand together in both texts: by then they were copied, whatever they are
 _WORD = re.compile(r"\w+(?:['’.,-]\w+)*")
-# Control characters (C0 but for the line feed, DEL, C1), what is invisible or turns the writing round, separators of lines.
-_HIDDEN = re.compile(
-    "[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u061c\u070f\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
-    "\U000e0000-\U000e0fff]"
-)
 _ID = re.compile(rb'"id":\s*"([^"\\]+)"')
 
 
@@ -225,16 +220,6 @@ class Rejects:
         return len(several) < 2 or committed_rejects(self.store, shard, set(), lambda: several) == data.splitlines()
 
 
-def attempts_of(records: bytes) -> set[str]:
-    """The attempt that a shard's records name (it is one); none if the shard is empty."""
-    for line in records.splitlines():
-        try:
-            return {str(json.loads(line)["attempt"])}
-        except (ValueError, LookupError, TypeError):  # a broken line: the next one says it too
-            continue
-    return set()
-
-
 @cache
 def _shortest(kind: type[Contract]) -> int:
     """Bytes that no whole line of a contract is shorter than: its keys alone. `some` is exact because of it."""
@@ -325,11 +310,3 @@ def _common(one: list[str], first: int, other: list[str], second: int) -> int:
     while first + length < len(one) and second + length < len(other) and one[first + length] == other[second + length]:
         length += 1
     return length
-
-
-def plain(text: str) -> str:
-    """`text` as a terminal may have it: what would move its cursor, colour it or turn it around is written as an escape.
-
-    Line feeds stay.
-    """
-    return _HIDDEN.sub(lambda match: match.group().encode("unicode_escape").decode(), text)

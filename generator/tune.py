@@ -165,6 +165,7 @@ async def measure(
     async def work(teacher: Teacher) -> None:
         nonlocal items, accepted
         for job in units:
+            await asyncio.sleep(0)  # a unit of which nothing is asked would never let anyone else run
             noting = Noting(teacher, heard)  # one a unit: it keeps what every item cost
             async for outcome in outcomes_of(noting, job, policy, gates):
                 items += 1
@@ -219,6 +220,12 @@ class Tuner:
         with contextlib.closing(self):
             first = self._try(self.base)
             if not first.rate:
+                if first.items and not first.calls:
+                    raise Failure(
+                        f"of {first.items:,} items none reached the teacher: no passage of this corpus fits these prompt types",
+                        where=f"{len(self.units.prompt_types):,} prompt types",
+                        mend="name others with --prompt-type; `factory preview` shows why",
+                    )
                 raise Failure(
                     f"no reply came within the {first.seconds:,.0f} s that a trial counts",
                     where=f"{len(self.units.prompt_types):,} prompt types",

@@ -1,7 +1,7 @@
 """What `factory teacher tune` may change, and how it writes what it found.
 
 Guarantees: only teacher.concurrency and teacher.args change; comments, order and everything else of factory.toml stay as they
-are; it is replaced whole or not at all, keeps its mode, and what stood there is kept beside it. Cost: reading one file.
+are (but comments inside a list of args that is replaced); it is replaced whole or not at all, keeps its mode, and what stood there is kept beside it. Cost: reading one file.
 """
 
 from __future__ import annotations
@@ -110,6 +110,14 @@ def with_flag(args: Sequence[str], flag: str, value: str | None) -> tuple[str, .
         if not passing:
             kept.append(part)
     return (*kept, f"--{flag}", value) if value is not None else tuple(kept)
+
+
+def check_writable(path: Path) -> None:
+    """Raises `UsageError` if `write` could not put anything beside `path`."""
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(
+            "what is found best could not be written here", where=str(path), mend=f"chmod u+w {path.parent}"
+        )
 
 
 def write(path: Path, found: Candidate, settings: TeacherSettings) -> Path:

@@ -75,7 +75,7 @@ def _print(out: Path, options: Options, found: dict[str, Any]) -> None:
         done = f"{duplicates['dropped']:,} dropped" if duplicates["handling"] == "drop" else "marked"
         print(f"\nduplicates: {duplicates['exact']:,} exact, {duplicates['near']:,} near: {done}")
     if found["withdrawn"]:
-        print(f"withdrawn: {found['withdrawn']:,} records left out")
+        print(f"withdrawn: {found['withdrawn']:,} records of all splits left out")
     if options.dry_run:
         print(f"nothing was written; about {found['estimated_bytes'] / 2**20:,.0f} MB would be needed")
         return

@@ -304,29 +304,29 @@ def _summary(prompt_type: PromptType) -> dict[str, object]:
 def _print(one: Look) -> None:
     from rich.text import Text
 
-    from foundation.console import show
+    from foundation.console import plain, show
 
     def heading(text: str, style: str = "cyan") -> None:
-        show(Text(text, style, no_wrap=True, overflow="ignore"))
+        show(Text(plain(text), style, no_wrap=True, overflow="ignore"))
 
     heading(f"=== {one.prompt_type}  {one.snippet.title}, snippet {one.snippet.index} ({one.snippet.id})", "bold")
     for call in one.calls:
         for message in call.request.messages:
             heading(f"\n--- prompt: {message.role}")
-            print(message.content)
+            print(plain(message.content))
         told = call.document()
         cost = f"{told['prompt_tokens']:,} tokens read, {told['completion_tokens']:,} written, {told['seconds']:,.2f} s"
         heading(f"\n--- answer to {told['call']}: {told['finish'] or told['detail']}; {cost}", "magenta")
         if told["text"]:
-            print(told["text"])
+            print(plain(told["text"]))
     for record in one.outcome.records:
         ordering = f", {record.ordering}" if record.ordering else ""
         heading(f"\n--- record {record.id} ({record.split}{ordering}) by {record.teacher}", "green")
         for message in record.messages:
-            print(f"{message.role}: {message.content}")
+            print(f"{message.role}: {plain(message.content)}")
     for reject in one.outcome.rejects:
         where = f" in {reject.field}" if reject.field else ""
         heading(f"\n--- rejected by {reject.gate}: {reject.reason}{where}", "red")
         if not one.calls or reject.text not in {call.reply.text for call in one.calls if call.reply}:
-            print(reject.text)
+            print(plain(reject.text))
     print()

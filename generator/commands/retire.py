@@ -86,7 +86,7 @@ def _retire(
     from generator.ingest.run import EDITED
     from generator.retire import count, of_an_edit, units_left, write
 
-    if reason == EDITED:
+    if reason == EDITED or reason.startswith(f"{EDITED}; "):
         raise UsageError(
             "that is the reason which ingest gives, and takes back by itself", where=reason, mend="word it another way"
         )

@@ -125,7 +125,8 @@ def _picture(one: Shown, place: str) -> list[RenderableType]:
     from rich.rule import Rule
     from rich.text import Text
 
-    from generator.sample import plain, written
+    from foundation.console import plain
+    from generator.sample import written
 
     text = written(one.output)
     passages = _passage("snippet", one.snippet, one.output.snippet_id, text)
@@ -159,8 +160,8 @@ class _Beside:
 def _provenance(one: Shown) -> list[Text]:
     from rich.text import Text
 
+    from foundation.console import plain
     from foundation.records import Record
-    from generator.sample import plain
 
     output, usage = one.output, one.output.usage
     facts = [
@@ -187,7 +188,7 @@ def _passage(heading: str, snippet: Snippet | None, id_: str, text: str) -> list
     """A snippet with its heading; what `text` took from it stands out."""
     from rich.text import Text
 
-    from generator.sample import plain
+    from foundation.console import plain
 
     if snippet is None:
         return [Text(f"{heading} {plain(id_)}", "dim"), Text("its text is not in the corpus", "yellow")]
@@ -217,7 +218,8 @@ def _marked(text: str, other: str) -> Text:
     """`text` as it may be printed, with what it has in common with `other` in bold and green."""
     from rich.text import Text
 
-    from generator.sample import plain, taken_from
+    from foundation.console import plain
+    from generator.sample import taken_from
 
     marked, at = Text(), 0
     for start, end in taken_from(text, other) if other else ():

@@ -31,12 +31,12 @@ def stats(
     """Say what was accepted and rejected and why, what it cost, how varied the texts are, and which come twice."""
     from foundation.console import emit_json, progress
     from foundation.workspace import Workspace
-    from generator.catalogue import select
     from generator.report.figures import document
+    from generator.report.generation import chosen_types
     from generator.report.survey import survey
 
     workspace = Workspace.find()
-    wanted = {one.id for one in select(prompt_type, workspace.prompts)} if prompt_type else None
+    wanted = chosen_types(workspace, prompt_type, workspace.store.list("shards"))
     with progress("units read") as bar:
         found = document(survey(workspace.store, wanted, bar.advance))
     if as_json:
@@ -264,9 +264,11 @@ def _lasting(marks: dict[str, int]) -> int | str:
 
 
 def _commonest(one: Row | None) -> str:
-    return f"{one['share']:.0%} {one['commonest']}" if one else ""
+    return f"{one['share']:.0%} {_short(one['commonest'])}" if one else ""
 
 
 def _short(text: str) -> str:
-    line = " ".join(text.split())
+    from foundation.console import plain
+
+    line = plain(" ".join(text.split()))
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"

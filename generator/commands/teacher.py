@@ -79,7 +79,7 @@ def tune(
     """Try a few settings of the teacher on your own prompts, and write the best into factory.toml."""
     from foundation.console import emit_json
     from foundation.corpus import Corpus
-    from foundation.errors import UsageError
+    from foundation.errors import Failure, UsageError
     from foundation.records import SplitPolicy
     from foundation.workspace import Workspace
     from generator import tune as tuning
@@ -114,8 +114,17 @@ def tune(
         return
     workers = workspace.settings.work.workers or tuning.WORKERS
     tuner = tuning.Tuner(workspace, units, policy, workers=workers, seconds=60 * minutes, trial=trial)
+    file = workspace.root / "factory.toml"
+    steps.check_writable(file)  # not after ten minutes
     verdict = tuner.run(found)
-    kept = steps.write(workspace.root / "factory.toml", verdict.best, settings) if verdict.best else None
+    try:
+        kept = steps.write(file, verdict.best, settings) if verdict.best else None
+    except OSError as error:
+        raise Failure(
+            f"what was found best could not be written: {error.strerror or error}",
+            where=str(file),
+            mend=f"write it there yourself: {steps.told(verdict.best)}" if verdict.best else "",
+        ) from error
     hidden = steps.hidden_by(os.environ, verdict.best, settings) if verdict.best else []
     if as_json:
         emit_json(

@@ -21,6 +21,7 @@ from foundation.errors import Failure, UsageError
 from foundation.store import NO_SYNC
 
 LOCK = ".lock"
+LONGEST_NAME = 255  # bytes, on any file system of Linux
 OWN = "cache corpus logs partners plan prompt_types prompts rejects run shards tombstones train".split()
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -34,6 +35,8 @@ def check_free(out: Path) -> None:
             mend="name a folder that is not there yet, or move that one away",
         )
     parent = out.parent
+    if len(os.fsencode(f".{out.name}.exporting")) > LONGEST_NAME:
+        raise UsageError("this name is too long for a folder", where=out.name, mend="take a shorter one")
     if not parent.is_dir():
         raise UsageError("there is no such folder to make the export in", where=str(parent), mend=f"mkdir -p {parent}")
 

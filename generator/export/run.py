@@ -41,7 +41,7 @@ from generator.export.formats import (
 from generator.export.marks import Marks, Mode, find_marks
 from generator.export.place import check_free, check_outside, check_room, new_folder
 from generator.export.tally import SPLITS, Origins, Tally
-from generator.report.generation import Committed, Generation, read_units, type_of
+from generator.report.generation import Committed, Generation, chosen_types, read_units, type_of
 
 if TYPE_CHECKING:
     from foundation.records import Record, Split
@@ -114,7 +114,7 @@ class _Export:
         self.workspace, self.options = workspace, options
         self.manifest = pin(workspace.store)
         self.store: Any = PinnedStore(workspace.store, self.manifest)
-        self.chosen = _chosen(workspace, options.prompt_types, self.manifest)
+        self.chosen = chosen_types(workspace, options.prompt_types, (entry.name for entry in self.manifest.shards))
         sizes = {
             entry.name: entry.size
             for entry in self.manifest.shards
@@ -265,20 +265,6 @@ def _write(folder: Path, name: str, parts: Iterable[bytes]) -> Written:
     return file.written
 
 
-def _chosen(workspace: Workspace, wanted: Sequence[str], manifest: Manifest) -> set[str] | None:
-    """The prompt types that some ids and families stand for: of those with shards, and of the catalogue. None: all."""
-    if not wanted:
-        return None
-    from generator.catalogue import select
-
-    there = {type_of(entry.name) for entry in manifest.shards}
-    found: set[str] = set()
-    for name in wanted:
-        committed = {id_ for id_ in there if name in (id_, id_.partition("/")[0])}
-        found |= committed or {kind.id for kind in select([name], workspace.prompts)}
-    return found
-
-
 def _tell_broken(report: ReadReport) -> None:
     if report.broken_lines:
         say(f"{report.broken_lines:,} broken lines are left out; the first:")
@@ -287,7 +273,7 @@ def _tell_broken(report: ReadReport) -> None:
 
 
 def _tell_licenses(result: Exported) -> None:
-    silent = result.tally.licenses[""]
+    silent = result.tally.unlicensed
     if silent:
         sources = sorted({source for source, name, *_ in result.origins.by_source(result.tally.articles) if not name})
         say(

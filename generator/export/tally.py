@@ -39,6 +39,8 @@ class Tally:
     rounds: Counter[int] = field(default_factory=Counter)
     articles: Counter[str] = field(default_factory=Counter)
     licenses: Counter[str] = field(default_factory=Counter)
+    unlicensed: int = 0
+    """Rows of which at least one article states no licence."""
     pairs: int = 0
     characters: int = 0
     example: dict[str, Any] | None = None
@@ -52,6 +54,7 @@ class Tally:
         self.rounds[record.round] += 1
         self.articles.update({record.article_id, record.partner_article_id} - {""})
         self.licenses[row["license"]] += 1
+        self.unlicensed += not row["license"] or NOT_STATED in row["license"].split("; ")
         self.pairs += bool(record.pair_id)
         self.characters += sum(len(message.content) for message in record.messages)
         if self.example is None:

@@ -24,6 +24,7 @@ from foundation.reader import (
     SHARDS,
     Manifest,
     ReadReport,
+    attempts_of,
     committed_rejects,
     is_withdrawn,
     read,
@@ -34,6 +35,7 @@ from generator.report.pick import Pick
 
 if TYPE_CHECKING:
     from foundation.store import Store
+    from foundation.workspace import Workspace
 
 EXAMPLES = 10
 _SUMMED = ("planned", "units", "accepted", "rejected", "records", "prompt_tokens", "completion_tokens", "seconds")
@@ -135,6 +137,23 @@ def type_of(shard: str) -> str:
     return shard.removeprefix(f"{SHARDS}/").rpartition("/")[0]
 
 
+def chosen_types(workspace: Workspace, names: Sequence[str], shards: Iterable[str]) -> set[str] | None:
+    """The prompt types that some ids and families stand for: of those with shards, and of the catalogue. None: all.
+
+    Raises `UsageError` for a name that is neither.
+    """
+    if not names:
+        return None
+    from generator.catalogue import select
+
+    there = {type_of(shard) for shard in shards}
+    found: set[str] = set()
+    for name in names:
+        committed = {id_ for id_ in there if name in (id_, id_.partition("/")[0])}
+        found |= committed or {kind.id for kind in select([name], workspace.prompts)}
+    return found
+
+
 def unit_of(shard: str) -> str:
     return shard.rpartition("/")[2].removesuffix(".jsonl")
 
@@ -158,7 +177,8 @@ def read_units(
         records = list(read(store, committed.manifest, result.read, names=[shard]))
         result.of(type_of(shard)).units += 1
         attempts, accepted = _count_records(records, result) if records else (set(), set())
-        # without a record every item was rejected, or withdrawn
+        # Without a record that stands, every item was rejected, or withdrawn: then the shard still says whose rejects count.
+        attempts = attempts or attempts_of(store.get(shard))
         listed = committed.rejects.get(unit_of(shard), [])
         lines = committed_rejects(store, shard, attempts, partial(list, listed))
         _count_rejects(_read_rejects(lines, result), accepted, withdrawn, result)

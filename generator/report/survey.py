@@ -138,7 +138,7 @@ def _read(store: Store, committed: Committed, parts: Sequence[list[str]], proces
 def _received(pipe: Connection) -> Any:
     try:
         found = pipe.recv()
-    except EOFError:
+    except (EOFError, OSError):  # between two messages, or in the middle of one
         raise FactoryError(
             "a process that was reading died", mend="see whether memory ran out; then run it again"
         ) from None
@@ -175,6 +175,8 @@ def _child(pipe: Connection, parent: int, store: Store, committed: Committed, pa
             pipe.send(found)
     except FactoryError as error:
         pipe.send(_Broke(type(error), (error.what, error.where, error.mend)))
+    except MemoryError:
+        os._exit(1)  # the parent says what that means
     except Exception as error:
         pipe.send(_Broke(None, (type(error).__name__, str(error), ""), error if isinstance(error, OSError) else None))
 

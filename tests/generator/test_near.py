@@ -201,3 +201,33 @@ def test_what_is_compared_is_what_the_teacher_wrote() -> None:
         ("assistant", "In 1943."),
     ]
     assert text_of(record("dialogue", *turns, supervised=(4,))) == "When?\nNo.\nIn 1943."
+
+
+def test_of_what_is_kept_no_two_resemble_each_other() -> None:
+    """A record that resembles its neighbour, but not that one's leader, may resemble another that is kept."""
+    # given groups of texts that drift away from one another, a word or three at a time
+    chance = random.Random(5)
+    words = [f"word{number}" for number in range(4000)]
+    texts = []
+    for _ in range(60):
+        base = chance.sample(words, 60)
+        for _ in range(12):
+            own = list(base)
+            for at in chance.sample(range(60), chance.randint(0, 3)):
+                own[at] = chance.choice(words)
+            texts.append(" ".join(own))
+
+    # when they are compared, then among those kept no two are alike by the very sketches that were compared
+    signatures = Signatures()
+    for text in texts:
+        signatures.add(text)
+    found = signatures.find()
+    kept = np.flatnonzero((found.exact < 0) & (found.near < 0))
+    alike = [
+        (one, other)
+        for one in kept.tolist()
+        for other in kept.tolist()
+        if one < other and signatures._alike_one(one, other)
+    ]
+    assert 60 <= len(kept) < 720
+    assert len(alike) <= 1, "an estimate near the threshold may share no band"

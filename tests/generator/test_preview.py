@@ -39,6 +39,16 @@ def test_what_came_back_stands_beside_what_was_asked_with_its_cost(wwii_workspac
     assert len(look["prompts"]) == 1
 
 
+def test_what_a_server_says_cannot_steer_the_terminal(wwii_workspace: Path) -> None:
+    said = "\x1b]0;owned\x07\x1b[2J\u202e\x9b31m"
+    with fault_server(lambda *_: reply(said)) as server:
+        done = run(
+            "factory", "preview", "--prompt-type", "qpt/formal", "-n", "1", cwd=wwii_workspace, env=_server(server.url)
+        )
+    assert "owned" in done.stdout
+    assert not {"\x1b", "\x07", "\u202e", "\x9b"} & set(done.stdout)
+
+
 def test_each_call_of_a_chain_is_named(wwii_workspace: Path) -> None:
     rules = {"FACTORY_TEACHER__BACKEND": "rules"}
     looks = run_json(

@@ -73,6 +73,18 @@ def test_of_several_attempts_at_a_unit_without_records_the_whole_one_counts(tmp_
     assert figures.reasons == {("cjk", "han", "ask"): 4}
 
 
+def test_a_stale_attempt_does_not_count_once_every_record_is_withdrawn(tmp_path: Path) -> None:
+    built = build(tmp_path, "corpus", "plan")
+    unit, (first, *others) = built.unit(TYPES[0], 0), built.snippets[:4]
+    built.commit(unit, [built.record(unit, first)], [built.reject(unit, others[0])])
+    stale = [built.reject(unit, snippet, "old", "stale") for snippet in others]
+    built.store.put(unit.rejects("old"), b"".join(one.model_dump_json().encode() + b"\n" for one in stale))
+    stone = Tombstone(kind="snippet", value=first.id)
+    built.store.put(stone.name, stone.model_dump_json().encode())
+    figures = collect(built.workspace).generation.types[TYPES[0]]
+    assert (figures.accepted, figures.rejected) == (0, 1)
+
+
 def test_what_is_withdrawn_is_in_no_figure(tmp_path: Path) -> None:
     built = build(tmp_path, *STAGES)
     stone = Tombstone(kind="article", value=built.snippets[0].article_id)

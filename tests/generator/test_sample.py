@@ -17,10 +17,11 @@ from pathlib import Path
 
 import pytest
 
+from foundation.console import plain
 from foundation.reader import Tombstone
 from foundation.records import Record, Reject, messages_of
 from generator import sample as sampling
-from generator.sample import Filter, draw, plain, taken_from
+from generator.sample import Filter, draw, taken_from
 from tests.generator.report_workspace import TYPES, Built, build
 from tests.support.commands import REPOSITORY, run, run_json
 

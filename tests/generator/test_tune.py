@@ -141,6 +141,16 @@ def test_a_tuning_that_is_ended_changes_nothing(tmp_path: Path, number: int) -> 
     assert not (workspace / f"factory.toml{BEFORE}").exists()
 
 
+def test_prompt_types_of_which_nothing_can_be_asked_end_it_with_a_word(tmp_path: Path) -> None:
+    # a corpus of one article has no other one to set beside it
+    with fault_server(_as_fast_as_it_is_asked()) as server:
+        workspace = _workspace(tmp_path, FILE.format(url=server.url, concurrency=1))
+        types = ("--prompt-type", "cross/same-entity-in-two-articles")
+        failed = run("factory", "teacher", "tune", "--minutes", "0.1", *types, cwd=workspace, code=1, timeout=60)
+    assert "none reached the teacher" in failed.stderr
+    assert server.calls == []
+
+
 def test_rules_have_nothing_to_tune_and_a_dry_run_asks_nothing(tmp_path: Path) -> None:
     workspace = _workspace(tmp_path, '[teacher]\nbackend = "rules"\n')
     refused = run("factory", "teacher", "tune", cwd=workspace, code=2)
