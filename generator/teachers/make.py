@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -141,16 +141,7 @@ def _by_card(settings: TeacherSettings) -> bool:
 def _compare_profile(store: Store, profile: Profile) -> None:
     from foundation.profiles import PROFILES
 
-    try:
-        before = PROFILES[json.loads(store.get(CHOSEN_PROFILE))["profile"]]
-    except FileNotFoundError:
-        return
-    except (ValueError, KeyError, TypeError) as error:
-        raise Failure(
-            "what teacher.profile = auto chose before cannot be read",
-            where=CHOSEN_PROFILE,
-            mend="set teacher.profile in factory.toml, or delete that file: auto chooses anew then",
-        ) from error
+    before = PROFILES.get(_chosen_before(store, CHOSEN_PROFILE, "profile", PROFILES) or "", profile)
     if before is not profile:
         raise Failure(
             f"teacher.profile is auto, which chose {before.name} ({before.model}) for this workspace; for this machine it "
@@ -160,6 +151,23 @@ def _compare_profile(store: Store, profile: Profile) -> None:
         )
 
 
+def _chosen_before(store: Store, name: str, key: str, known: Container[str]) -> str | None:
+    """What `auto` chose first for `key`, one of `known`; None if it chose nothing yet."""
+    try:
+        before = json.loads(store.get(name))[key]
+        if before in known:
+            return str(before)
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise Failure(
+        f"what teacher.{key} = auto chose before cannot be read",
+        where=name,
+        mend=f"set teacher.{key} in factory.toml, or delete that file: auto chooses anew then",
+    )
+
+
 def _settle(store: Store, backend: str) -> None:
     """Keep what `auto` chose first. Raises `Failure` if another process chose another meanwhile."""
     store.put_once(CHOSEN, json.dumps({"backend": backend}).encode())
@@ -167,21 +175,11 @@ def _settle(store: Store, backend: str) -> None:
 
 
 def _compare(store: Store, backend: str) -> None:
-    try:
-        before = json.loads(store.get(CHOSEN))["backend"]
-        expected = FOUND[before]
-    except FileNotFoundError:
-        return
-    except (ValueError, KeyError, TypeError) as error:
-        raise Failure(
-            "what teacher.backend = auto chose before cannot be read",
-            where=CHOSEN,
-            mend="set teacher.backend to vllm or rules in factory.toml, or delete that file: auto chooses anew then",
-        ) from error
-    if before != backend:
+    before = _chosen_before(store, CHOSEN, "backend", FOUND)
+    if before and before != backend:
         first = "mend the driver (`nvidia-smi`), or " if before == "vllm" else ""
         raise Failure(
-            f"teacher.backend is auto, which found {expected} and chose {before} for this workspace; now it finds "
+            f"teacher.backend is auto, which found {FOUND[before]} and chose {before} for this workspace; now it finds "
             f"{FOUND[backend]} and would choose {backend}: its records would have two teachers",
             where=CHOSEN,
             mend=f"{first}set teacher.backend to {before} or {backend} in factory.toml",

@@ -16,6 +16,7 @@ from queue_workers.commands.common import JSON, listed, open_queue
 
 if TYPE_CHECKING:
     from foundation.prompt_type import PromptType
+    from foundation.workspace import Workspace
     from queue_workers.controls import Controls
     from queue_workers.protocol import Priority
 
@@ -44,10 +45,8 @@ def enqueue(
     from foundation.console import emit_json, say
     from foundation.errors import UsageError
     from foundation.workspace import Workspace
-    from generator.catalogue import load_catalogue, select
-    from generator.teachers.make import unable
     from queue_workers import ledger, plan
-    from queue_workers.controls import load_controls, plan_again, retired_types
+    from queue_workers.controls import load_controls, plan_again
     from queue_workers.protocol import PRIORITIES
 
     workspace = Workspace.find()
@@ -55,16 +54,8 @@ def enqueue(
     if known is None:
         raise UsageError(f"no such priority: {priority}", mend=f"take one of {', '.join(PRIORITIES)}")
     _one_of(all_, prompt_type)
-    types: list[PromptType] = (
-        list(load_catalogue(own=workspace.prompts).values()) if all_ else select(prompt_type, workspace.prompts)
-    )
     store = workspace.store
-    retired = retired_types(store, types)
-    types = [one for one in types if one.id not in retired]
-    if retired and not types:
-        raise UsageError(
-            f"retired: {listed(retired)}", where="tombstones/", mend="`factory retire --undo --prompt-type T` first"
-        )
+    types, retired = _chosen(workspace, prompt_type, all_)
     blocks = plan.first_blocks(store, limit)
     queued = 0
     with ExitStack() as stack:
@@ -104,7 +95,32 @@ def enqueue(
     if retired:
         say(f"left out, since they are retired: {listed(retired)}")
     _say_controls(controls, [one.id for one in types], known)
-    for id_ in plan.same_version(store, types):
+    _warn(workspace, types)
+
+
+def _chosen(workspace: Workspace, names: list[str], all_: bool) -> tuple[list[PromptType], list[str]]:
+    """The prompt types that were asked for, and the ids of those left out since they are retired."""
+    from foundation.errors import UsageError
+    from generator.catalogue import load_catalogue, select
+    from queue_workers.controls import retired_types
+
+    types = list(load_catalogue(own=workspace.prompts).values()) if all_ else select(names, workspace.prompts)
+    retired = retired_types(workspace.store, types)
+    standing = [one for one in types if one.id not in retired]
+    if retired and not standing:
+        raise UsageError(
+            f"retired: {listed(retired)}", where="tombstones/", mend="`factory retire --undo --prompt-type T` first"
+        )
+    return standing, retired
+
+
+def _warn(workspace: Workspace, types: list[PromptType]) -> None:
+    """Say what of these prompt types will not come to what one may think."""
+    from foundation.console import say
+    from generator.teachers.make import unable
+    from queue_workers import plan
+
+    for id_ in plan.same_version(workspace.store, types):
         say(
             f"warning: {id_} was planned before with other words and the same version; raise its version (`factory prompts lint`)"
         )
