@@ -173,6 +173,9 @@ NEVER = {
     r"|invalid repository id or local directory|invalid repository id": (
         "mend {table}.model: a name on the hub, or a folder with the weights"
     ),
+    r"LocalEntryNotFoundError|cannot find the requested files in the (local|disk) cache|offline mode is enabled": (
+        "the model is not on this machine, and the hub is out of reach: download it first, or name its folder in {table}.model"
+    ),
     r"greater than the derived max_model_len": "lower {table}.context: the model has fewer positions",
     r"model architectures? .*not supported": "take another model for {table}.model: this vLLM cannot run it",
     r"error: (unrecognized arguments|argument )": "mend {table}.args: `vllm serve --help` lists them",

@@ -11,8 +11,10 @@ Not known here: how fast a setting is on the user's own prompts; `factory teache
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foundation.errors import UsageError
@@ -204,6 +206,13 @@ def resolved_model(settings: TeacherSettings) -> str:
             where="[teacher] in factory.toml",
             mend="name a model: one on the hub, or a folder with the weights; or take profile auto",
         )
+    return model
+
+
+def model_here(model: str, root: Path) -> str:
+    """A model's folder as the workspace at `root` names it, from wherever one stands; a name on the hub as it is."""
+    if model.startswith(("./", "../", "~")):
+        return os.path.normpath(root / os.path.expanduser(model))
     return model
 
 

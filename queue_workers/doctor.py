@@ -158,7 +158,7 @@ def _ahead(seconds: float) -> Row:
 def _teacher(workspace: Workspace) -> Sequence[Row]:
     from foundation.devices import device_holder, device_name
     from foundation.engine import has_vllm
-    from foundation.profiles import resolved_model
+    from foundation.profiles import model_here, resolved_model
     from generator.teachers.make import settled_backend, settled_profile
 
     settings = workspace.settings.teacher
@@ -175,7 +175,8 @@ def _teacher(workspace: Workspace) -> Sequence[Row]:
         mend = "pip install 'qpt-factory[vllm]', or set teacher.backend to rules or openai"
         return (Row("teacher", "problem", f"vllm ({why}) is not installed", mend),)
     profile, model = settled_profile(workspace), resolved_model(settings)  # a Failure, as above
-    if model.startswith(("/", "./", "../", "~")) and not os.path.isdir(os.path.expanduser(model)):
+    folder = model_here(model, workspace.root)
+    if folder.startswith("/") and not os.path.isdir(folder):
         return (Row("teacher", "problem", f"there is no such model folder: {model}", "mend teacher.model"),)
     holder = device_holder()
     held = f"{device_name()} is held by {holder}" if holder else f"{device_name()} is free"

@@ -135,7 +135,7 @@ class View:
                 found.append(f"factory {one.command}, pid {one.pid}, has said nothing for {silence}: it may be stopped")
             elif one.state == "waiting" and one.reason:
                 found.append(f"waiting: {one.reason}")
-            if one.teacher.state in ("dead", "hung"):
+            if one.teacher.name and one.teacher.state in ("dead", "hung"):  # else it never was there: it is waited for
                 found.append(f"the teacher {one.teacher.name} is {one.teacher.state}")
         if self.queue.error:
             found.append(self.queue.error)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "phrasing", "unseen")
 EDITS = "edits"  # the group of tombstones that ingest made
+MOST_ROWS = 12  # prompt types that are told one by one
 
 
 def register(app: typer.Typer) -> None:
@@ -240,13 +241,18 @@ def _print(toll: Toll, verb: str) -> None:
         return
     kinds = f"{len(types):,} prompt type{'s' if len(types) > 1 else ''}"
     print(f"{verb}: {records:,} records and {rejects:,} rejects of {kinds}")
-    rows = [
-        (one, *(toll.records[one, split] for split in SPLITS), sum(toll.rejects[one, split] for split in SPLITS))
-        for one in types
-    ]
-    if len(types) > 1:
-        rows.append(("all", *(sum(row[column] for row in rows) for column in range(1, 5))))  # type: ignore[misc]
-    table(("prompt type", *SPLITS, "rejects"), rows)
+    by_family = len(types) > MOST_ROWS
+    rows: dict[str, list[int]] = {}
+    for one in types:
+        row = rows.setdefault(one.partition("/")[0] if by_family else one, [0] * (len(SPLITS) + 1))
+        for column, split in enumerate(SPLITS):
+            row[column] += toll.records[one, split]
+            row[-1] += toll.rejects[one, split]
+    if len(rows) > 1:
+        rows["all"] = [sum(column) for column in zip(*rows.values(), strict=True)]
+    table(("family" if by_family else "prompt type", *SPLITS, "rejects"), [(name, *row) for name, row in rows.items()])
+    if by_family:
+        print("`--json` has every prompt type")
 
 
 def _options(targets: Sequence[Target]) -> str:

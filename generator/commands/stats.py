@@ -53,8 +53,10 @@ def _print(found: Row) -> None:
     _outcome(rows, found["total"])
     if len(rows) <= DETAILED:
         _spent(rows)
-        _variety(rows)
-        _lengths(rows)
+        written = [row for row in rows if row["records"]]
+        if written:
+            _variety(written)
+            _lengths(written)
     else:
         _texts(rows)
     _options(rows)
@@ -125,7 +127,7 @@ def _texts(rows: list[Row]) -> None:
 def _spent(rows: list[Row]) -> None:
     from foundation.console import table
 
-    if not any(row["tokens_per_record"] for row in rows):
+    if not any(row["prompt_tokens"] for row in rows):
         return  # the rules teacher has no tokens
     print()
     names = ("prompt_tokens", "completion_tokens", "seconds", "tokens_per_record")

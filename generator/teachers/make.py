@@ -218,11 +218,11 @@ def _openai(settings: TeacherSettings) -> ReadyTeacher:
 def _vllm(workspace: Workspace, purpose: str) -> Iterator[ReadyTeacher]:
     from foundation.chat_client import ChatClient
     from foundation.engine import EngineConfig, engine
-    from foundation.profiles import choose, context_of, provenance, resolved_model, server_arguments
+    from foundation.profiles import choose, context_of, model_here, provenance, resolved_model, server_arguments
     from generator.teachers.openai import OpenAITeacher
 
     settings = workspace.settings.teacher
-    profile, model = choose(settings), resolved_model(settings)
+    profile, model = choose(settings), model_here(resolved_model(settings), workspace.root)
     config = EngineConfig(
         model=model,
         purpose=f"{purpose} in {workspace.root}",

@@ -145,6 +145,8 @@ def picture(view: View) -> Group:
 
 
 def _facts(view: View) -> list[tuple[str, str]]:
+    from queue_workers.view import duration
+
     queue, totals, used = view.queue, view.totals, view.used
     waiting, aside = "unknown: it was not stopped in order, and does not run", "unknown"
     if view.known:
@@ -162,11 +164,11 @@ def _facts(view: View) -> list[tuple[str, str]]:
         ("paused", f"{view.paused_units:,} units" if view.paused_units else ""),
         ("items", f"{totals.items:,}, {_percent(totals.accepted, totals.items) or 'none'} accepted"),
         ("records", f"{totals.records:,}"),
-        ("rate", f"{view.rate('records'):,.1f} records/s, {view.rate('tokens'):,.0f} tokens/s"),
+        ("rate", f"{view.rate('records'):,.1f} records/s, {view.rate('tokens'):,.0f} tokens/s read and written"),
         ("done in", _eta(view)),
         ("teacher", _teacher(view)),
         *((f"GPU {number}", _gpu(gpu)) for number, gpu in enumerate(view.gpus)),
-        ("so far", f"{used.seconds / 3600:,.1f} h at work, {used.kwh:,.2f} kWh{money}"),
+        ("so far", f"{duration(used.seconds)} at work, {used.kwh:,.2f} kWh{money}"),
     ]
     return [fact for fact in facts if fact[1]]
 

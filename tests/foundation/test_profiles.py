@@ -22,6 +22,7 @@ from foundation.profiles import (
     choose,
     context_of,
     for_card,
+    model_here,
     provenance,
     resolved_model,
     server_arguments,
@@ -258,3 +259,9 @@ def test_vllm_s_own_parser_takes_every_flag() -> None:
             assert set(parsed["drafts"]) <= set(keys)
             assert f"'{parsed['drafts']['method']}'" in methods
     assert (last["prefix"], last["drafts"], last["max-num-seqs"]) == (False, None, 5)
+
+
+def test_a_relative_model_folder_is_the_workspaces_wherever_one_stands(tmp_path: Path) -> None:
+    assert model_here("../tiny", tmp_path / "w") == str(tmp_path / "tiny")
+    assert model_here("/models/qwen", tmp_path) == "/models/qwen"
+    assert model_here("Qwen/Qwen3-4B", tmp_path) == "Qwen/Qwen3-4B"

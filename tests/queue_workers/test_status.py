@@ -125,7 +125,7 @@ def test_what_runs_is_told(workspace: Workspace) -> None:
         "vllm Qwen3, well; 96 requests running, 4 waiting; 48 a worker at most; 64% of prompt tokens from the prefix cache",
         "; restarted 2 times",
         "97% busy, 12.0 of 16.0 GiB, 282 W",
-        "10.0 h at work, 1.50 kWh, 3.25 of money",
+        "10 h 00 min at work, 1.50 kWh, 3.25 of money",
     ):
         assert part in shown
     assert not shown.startswith("!")
