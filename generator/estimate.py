@@ -5,6 +5,9 @@ Wilson's interval, an amount Student's over the items; products and sums keep th
 variances, are combined), and a sum over types has Satterthwaite's degrees of freedom. Measured on a population whose totals
 are known, 92 to 100 of 100 intervals hold them (tests/generator/test_estimate.py). Cost: none beside the pilot.
 
+Of types that are asked entry by entry, calls, tokens, records, their bytes and hours are upper bounds (`upper_bound`): entries
+that neighbours share are asked about once, and a pilot's items share fewer. Their rejects may be more.
+
 Hours are the teacher's time: what the items keep it busy, over the calls that it had at once. That is what the pilot measured,
 with as few in flight as a pilot has; a run that keeps more in flight is not slower, and at best faster in that proportion.
 What no interval here holds: a teacher that is slower tomorrow, and what the pilot cannot see (`generator.pilot`).
@@ -13,6 +16,7 @@ What no interval here holds: a teacher that is slower tomorrow, and what the pil
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -133,15 +137,22 @@ def amount(values: Sequence[float], stand_in: float = 0.0, spread: float = 1.0) 
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """What there is to do of one prompt type; `records` an accepted item makes, 0 where that differs."""
+    """What there is to do of one prompt type; `records` an accepted item makes, 0 where that differs.
+
+    `shared`: what neighbours in a unit have in common is asked about once, which a pilot cannot see.
+    """
 
     items: int
     records: int = 0
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One prompt type's, or all of them together. `hours` are at the pilot's own calls in flight."""
+    """One prompt type's, or all of them together. `hours` are at the pilot's own calls in flight.
+
+    `rejects` are the pilot's, by reason, the most frequent first; with `upper_bound` less may come.
+    """
 
     items: int
     asked: int
@@ -153,6 +164,8 @@ class Figures:
     shard_bytes: Guess
     reject_bytes: Guess
     hours: Guess
+    rejects: dict[str, int]
+    upper_bound: bool = False
 
     @property
     def tokens_per_record(self) -> Guess | None:
@@ -165,6 +178,8 @@ class Figures:
             "pilot_items": self.asked,
             **{name: getattr(self, name).document() for name in ("accept_rate", *SUMMED)},
             "tokens_per_record": per.document() if per else None,
+            "upper_bound": self.upper_bound,
+            "rejects": self.rejects,
         }
 
 
@@ -207,8 +222,15 @@ def estimate(pilot: Pilot, wholes: Mapping[str, Whole], processes: int = 1) -> d
         passed = amount([float(one.accepted) for one in seen])
         rate = share(sum(one.accepted for one in seen), len(seen))
         rate = replace(rate, plain=passed.plain, plain_df=passed.df)
-        found[id_] = Figures(whole.items, len(seen), rate, **totals, hours=hours)
+        rejects = _by_number(Counter(reason for one in seen for reason in one.reasons))
+        found[id_] = Figures(
+            whole.items, len(seen), rate, **totals, hours=hours, rejects=rejects, upper_bound=whole.shared
+        )
     return found
+
+
+def _by_number(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda one: (-one[1], one[0])))
 
 
 def _parts(seen: Sequence[Seen], name: str) -> list[Seen]:
@@ -238,6 +260,8 @@ def together(parts: Sequence[Figures]) -> Figures:
         asked=sum(one.asked for one in parts),
         accept_rate=replace(accepted.scaled(1 / items), most=1.0),
         **{name: total(getattr(one, name) for one in parts) for name in SUMMED},
+        rejects=_by_number(sum((Counter(one.rejects) for one in parts), Counter[str]())),
+        upper_bound=any(one.upper_bound for one in parts),
     )
 
 

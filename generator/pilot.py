@@ -5,6 +5,9 @@ spread over corpus and rounds, and each prompt type's is its own. What an item c
 and rejected ones alike. What is withdrawn is not drawn. Cost: that of the items; with withdrawn text one pass over the corpus
 (10 µs a snippet), with partners one more (0.14 ms a snippet).
 
+Before a server, where calls wait for each other, the items of several types are asked about in turns (`in_turns`), so that
+all of them wait alike, and a type's share of the time is not that of its place in line.
+
 What it cannot see: items are judged in units of the pilot's own, whose snippets lie apart. What is rejected because a
 neighbour in its unit gave the same (duplicates, entries asked about already) is therefore seen in part only: with `rules`,
 over all of wh, contrastive and cross, six pilots said 31 % accepted and 2,440 records on average, where 29 % and 1,903 came.
@@ -33,6 +36,7 @@ from generator.render import Source
 from generator.teachers.base import Teacher, TeacherRequest
 
 Place = tuple[str, int]  # a block, and a position in it
+TURN = 2  # items of a type in one turn
 
 
 class Population:
@@ -118,6 +122,23 @@ def jobs_of(
     ]
 
 
+def in_turns(jobs: Sequence[Job], seed: int = 0) -> list[Job]:
+    """The same items in jobs of a few, one of each prompt type in a round, in a seeded order. One type's are left as they are."""
+    parts: defaultdict[str, list[Job]] = defaultdict(list)
+    for job in jobs:
+        cuts = range(0, len(job.sources), TURN)
+        parts[job.prompt_type.id] += (replace(job, sources=job.sources[cut : cut + TURN]) for cut in cuts)
+    if len(parts) < 2:
+        return list(jobs)
+    chance, found = random.Random(f"{seed}:turns"), list[Job]()
+    for some in parts.values():
+        chance.shuffle(some)
+    for turn in itertools.zip_longest(*parts.values()):
+        standing = [job for job in turn if job]
+        found += chance.sample(standing, len(standing))
+    return found
+
+
 Partners = Mapping[str, Sequence[Partner | None]]  # by block, of each of its snippets
 
 
@@ -136,7 +157,10 @@ def job_at(
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What became of one item. Tokens and `seconds` (sending to last token) are of all its calls; bytes as they would be kept."""
+    """What became of one item. Tokens and `seconds` (sending to last token) are of all its calls; bytes as they would be kept.
+
+    `reasons` are what its rejects were rejected by (`schema/too-short`); an accepted item of several calls may have some too.
+    """
 
     accepted: bool
     records: int = 0
@@ -146,6 +170,7 @@ class Seen:
     seconds: float = 0.0
     shard_bytes: int = 0
     reject_bytes: int = 0
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -193,6 +218,7 @@ class Noting:
             seconds=sum(one.seconds for one in spent) if seconds is None else seconds,
             shard_bytes=len(jsonl(outcome.records)),
             reject_bytes=len(jsonl(outcome.rejects)),
+            reasons=tuple(f"{one.gate}/{one.code}" if one.code else one.gate for one in outcome.rejects),
         )
 
 

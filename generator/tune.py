@@ -1,11 +1,14 @@
 """`factory teacher tune`: which settings of the teacher write most on the user's own prompts, found by trying them.
 
 Guarantees: one dimension at a time, from the settings in force, keeping what is better; a candidate that does not start, or
-breaks, is told and passed over. What wins must beat the settings in force, measured first and again at the end, by more
-than those two differ and by more than 3 %, and accept no fewer items; else nothing changes. Each trial runs units as `factory run` does
-(so many workers, the same pipeline and gates), and counts the replies within its window, after a warm-up. Nothing is written
-here, and no engine stays. Cost: the minutes asked for, engine starts included; a start that takes longer than expected may
-overrun them by itself.
+breaks, is told and passed over. The settings in force are measured twice at first and once more at the end; noise is how far
+those readings lie apart, and 3 % at least. A step is kept if it beats the step before (the first: the mean of the readings)
+by more than the noise known by then, and accepts no fewer items. At the end the steps are gone through again with the noise
+known then: one that falls short of it is undone, unless a further step of the same dimension makes up for it, and so is all
+that other dimensions put on top. What wins was thus measured as it is written, and each of its changes counts.
+Above 25 % of noise the machine is too busy to tell, and nothing changes. Each trial runs units as `factory run` does (so
+many workers, the same pipeline and gates), and counts the replies within its window, after a warm-up. Nothing is written here, and no engine stays. Cost: the minutes asked for,
+engine starts included; a start that takes longer than expected may overrun them by itself.
 
 Not known: what other prompts would say. Trials on one engine go on to other units, since it keeps prefixes it has seen; a corpus
 smaller than what a trial reads meets its own again, and flatters all trials alike.
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from generator.teachers.make import ReadyTeacher
 
 GAIN = 0.03  # less is noise
+BUSY = 0.25  # of noise: more, and nothing can be told
 BLOCKS = 64  # of the corpus, that trials read
 WARM = 0.25  # of a trial's seconds, before those that count
 LONGEST = 60.0  # seconds of one trial
@@ -109,13 +113,35 @@ class Trial:
 
 @dataclass
 class Verdict:
-    """What came of it. `best` is what to write; None: nothing is better by more than noise."""
+    """What came of it. `best` is what to write; None: nothing is better by more than noise.
+
+    `plain` are the rates of the settings in force; `skipped` had no time, `undone` was kept for a while. `start` is how long
+    the engine took to start, at the longest.
+    """
 
     trials: list[Trial] = field(default_factory=list)
     best: Candidate | None = None
     gain: float = 0.0
-    noise: float = GAIN
+    plain: list[float] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    undone: list[str] = field(default_factory=list)
+    others: int = 0
+    start: float = 0.0
+
+    @property
+    def mean(self) -> float:
+        """The rate of the settings in force."""
+        return sum(self.plain) / len(self.plain)
+
+    @property
+    def noise(self) -> float:
+        """How far the readings of the settings in force lie apart."""
+        return max(GAIN, (max(self.plain) - min(self.plain)) / self.mean) if self.plain else GAIN
+
+    @property
+    def busy(self) -> bool:
+        """Whether the machine is too busy to tell."""
+        return self.noise > BUSY
 
 
 class Units:
@@ -208,7 +234,6 @@ class Tuner:
         settings = workspace.settings.teacher
         self.base = Candidate("as it is", settings.concurrency, tuple(settings.args))
         self.verdict = Verdict()
-        self.start = 0.0  # seconds that the last start took
         self._stack = contextlib.ExitStack()
         self._running: tuple[str, ...] | None = None  # the arguments of the server that runs
         self._ready: ReadyTeacher | None = None
@@ -231,12 +256,13 @@ class Tuner:
                     where=f"{len(self.units.prompt_types):,} prompt types",
                     mend="give it more time with --minutes, or name prompt types with shorter answers",
                 )
-            best = first
-            for dimension in dimensions:
-                found = self._climb(best, dimension.up)
-                best = found if found is not best else self._climb(best, dimension.down)
-            if best is not first:
-                self._settle(first, best)
+            self.verdict.plain = [first.rate, self._try(replace(self.base, why="as it is, again")).rate]
+            if not self.verdict.busy:
+                kept, climbs = [first], list[list[Trial]]()
+                for dimension in dimensions:
+                    climbs.append(self._climb(kept, dimension.up) or self._climb(kept, dimension.down))
+                if len(kept) > 1:
+                    self._settle(first, climbs)
         return self.verdict
 
     def close(self) -> None:
@@ -244,38 +270,53 @@ class Tuner:
         self._stack.close()
         self._stack, self._running, self._ready = contextlib.ExitStack(), None, None
 
-    def _climb(self, best: Trial, step: Step) -> Trial:
-        while (candidate := step(best.candidate)) is not None:
+    def _climb(self, kept: list[Trial], step: Step) -> list[Trial]:
+        """Go on from the last that was kept, as long as that is better. Returns what was."""
+        before = len(kept)
+        while (candidate := step(kept[-1].candidate)) is not None:
             if not self._time_for(candidate):
                 self.verdict.skipped.append(candidate.why)
-                return best
+                break
+            self.verdict.others += 1
             try:
                 found = self._try(candidate)
             except FactoryError as error:
                 found = Trial(candidate, error=error.what)
                 self._note(found)
-            if found.rate <= best.rate * (1 + GAIN) or _fewer(found, best):
-                return best
-            best = found
-        return best
+            if not self._better(found, kept):
+                break
+            kept.append(found)
+        return kept[before:]
 
-    def _settle(self, first: Trial, best: Trial) -> None:
-        """The settings in force once more; what is better must be so beyond their own difference."""
-        rates = [first.rate]
+    def _better(self, found: Trial, kept: Sequence[Trial]) -> bool:
+        """Whether it is so by more than the noise known by now, and accepts no fewer items."""
+        before = kept[-1].rate if len(kept) > 1 else self.verdict.mean
+        return found.rate > before * (1 + self.verdict.noise) and not _fewer(found, kept[-1])
+
+    def _settle(self, first: Trial, climbs: Sequence[list[Trial]]) -> None:
+        """The settings in force once more; then every step again, with the noise known now."""
+        verdict = self.verdict
         try:
-            rates.append(self._try(replace(self.base, why="as it is, once more")).rate)
+            verdict.plain.append(self._try(replace(self.base, why="as it is, once more")).rate)
         except FactoryError as error:
             self._note(Trial(self.base, error=error.what))
-        mean = sum(rates) / len(rates)
-        self.verdict.noise = max(GAIN, abs(rates[0] - rates[-1]) / mean if mean else 1.0)
-        self.verdict.gain = best.rate / mean - 1 if mean else 0.0
-        if self.verdict.gain > self.verdict.noise:
-            self.verdict.best = best.candidate
+        steps = [one for climb in climbs for one in climb]
+        verdict.gain, stands = steps[-1].rate / verdict.mean - 1, [first]
+        for climb in climbs if not verdict.busy else ():
+            for one in climb:
+                if self._better(one, stands):
+                    stands.append(one)
+            if climb and stands[-1] is not climb[-1]:
+                break  # other dimensions stood on what is undone
+        if stands[-1] is not first:
+            verdict.best, verdict.gain = stands[-1].candidate, stands[-1].rate / verdict.mean - 1
+            steps = steps[steps.index(stands[-1]) + 1 :]
+        verdict.undone = [one.candidate.why for one in steps]
 
     def _time_for(self, candidate: Candidate) -> bool:
-        """Whether a trial, and the last one of the settings in force, still fit."""
-        starts = self.start * ((candidate.args != self._running) + 1)
-        return time.monotonic() + starts + 2 * self.trial <= self.end
+        """Whether a trial, and the last one of the settings in force, still fit, with the starts they take."""
+        starts = (candidate.args != self._running) + (candidate.args != self.base.args)
+        return time.monotonic() + starts * self.verdict.start + 2 * self.trial <= self.end
 
     def _try(self, candidate: Candidate) -> Trial:
         say(f"trying {candidate.why}")
@@ -308,7 +349,7 @@ class Tuner:
         trial.settings = settings.model_copy(update={"teacher": settings.teacher.model_copy(update=changed)})
         ready = self._stack.enter_context(teacher_from_settings(trial, purpose="factory teacher tune", settle=False))
         self._ready, self._running, self._units = ready, candidate.args, iter(self.units)
-        self.start = time.monotonic() - began
+        self.verdict.start = max(self.verdict.start, time.monotonic() - began)
 
     def _note(self, trial: Trial) -> None:
         say(f"  {trial.told()}")

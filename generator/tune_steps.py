@@ -11,7 +11,7 @@ import json
 import os
 import stat
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from generator.tune import HIGHEST, Candidate, Dimension, Step
 
 if TYPE_CHECKING:
     from foundation.profiles import Profile
+    from foundation.prompt_type import PromptType
     from foundation.settings import TeacherSettings
 
 BEFORE = ".before-tune"  # behind the name of what stood there
@@ -27,11 +28,28 @@ NGRAM = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_min": 3,
 LEAST_BATCHED = 1024  # tokens of one step: fewer starve a prompt
 
 
-def dimensions(backend: str, settings: TeacherSettings, profile: Profile | None = None) -> list[Dimension]:
-    """What to try for a backend, in order: first what needs no new start of the engine. Empty where there is nothing to tune."""
+def most_at_once(prompt_types: Iterable[PromptType]) -> int:
+    """The calls that a worker can have in flight: it does one unit at a time, so more than the largest unit changes nothing.
+
+    A type with `each` makes as many of an item as it has entries.
+    """
+    return min(HIGHEST, max(one.unit * _entries(one) for one in prompt_types))
+
+
+def _entries(prompt_type: PromptType) -> int:
+    return prompt_type.phases[-1].fields[prompt_type.each].items_max if prompt_type.each else 1
+
+
+def dimensions(
+    backend: str, settings: TeacherSettings, profile: Profile | None = None, most: int = HIGHEST
+) -> list[Dimension]:
+    """What to try for a backend, in order: first what needs no new start of the engine. Empty where there is nothing to tune.
+
+    `most` is the concurrency above which nothing changes.
+    """
     if backend == "rules":
         return []
-    found = [Dimension("concurrency", _requests(2), _requests(0.5))]
+    found = [Dimension("concurrency", _requests(2, most), _requests(0.5, most))]
     if profile is None:
         return found
     found.append(_sizes(profile, settings, "max-num-seqs", "sequences in a batch", 1))
@@ -47,10 +65,11 @@ def first_steps(base: Candidate, found: Sequence[Dimension]) -> list[str]:
     return [step.why for step in steps if step]
 
 
-def _requests(factor: float) -> Step:
+def _requests(factor: float, most: int) -> Step:
     def step(candidate: Candidate) -> Candidate | None:
-        wanted = int(candidate.concurrency * factor)
-        if not 1 <= wanted <= HIGHEST:
+        now = min(candidate.concurrency, most)  # all above is the same
+        wanted = min(int(now * factor), most)
+        if wanted < 1 or wanted == now:
             return None
         return Candidate(f"concurrency {wanted:,}", wanted, candidate.args)
 

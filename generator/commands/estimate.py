@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 FEW = 48  # items in all, unless a type would get fewer than LEAST
 LEAST = 4
+REASONS = 5  # of a type that are told
 RULES_WORKERS, TEACHER_WORKERS = 4, 3  # that `factory run` sets to work at most, one a core, and before a server
 UNITS = (("", 1.0), ("k", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12))
 TIMES = (("s", 1 / 3600), ("min", 1 / 60), ("h", 1.0), ("days", 24.0))
@@ -67,7 +69,7 @@ def estimate(
     types = select(prompt_type, own) if prompt_type else list(load_catalogue(own=own).values())
     run = _Run.of(workspace, types, rounds)
     pilot, name = _ask(workspace, run, items or max(LEAST, -(-FEW // len(types))), seed)
-    wholes = {one.id: estimating.Whole(run.items, _records(one)) for one in types}
+    wholes = {one.id: estimating.Whole(run.items, _records(one), bool(one.each)) for one in types}
     figures = estimating.estimate(pilot, wholes, run.in_flight if run.local else 1)
     whole = estimating.together(list(figures.values()))
     prices = _Prices(
@@ -132,12 +134,14 @@ def _ask(workspace: Workspace, run: _Run, count: int, seed: int) -> tuple[Pilot,
     from foundation.console import progress
     from foundation.records import SplitPolicy
     from generator.gates import Gates
-    from generator.pilot import ask, at_full, jobs_of
+    from generator.pilot import ask, at_full, in_turns, jobs_of
     from generator.teachers.make import teacher_from_settings
 
     split = workspace.settings.split
     policy = SplitPolicy(key=split.key, unseen=split.unseen, phrasing=split.phrasing)
     jobs = jobs_of(run.types, run.population, policy, count=count, rounds=run.rounds, seed=seed)
+    if not run.local:
+        jobs = in_turns(jobs, seed)
     (warm_up,) = jobs_of(run.types[:1], run.population, policy, count=1, rounds=run.rounds, seed=seed + 1)
     _announce(workspace, run, jobs)
     gates = Gates()
@@ -146,7 +150,8 @@ def _ask(workspace: Workspace, run: _Run, count: int, seed: int) -> tuple[Pilot,
         teacher_from_settings(workspace, purpose="factory estimate", settle=False) as ready,
         progress("items asked about", sum(len(job.sources) for job in jobs)) as bar,
     ):
-        at_once = 1 if run.local else run.sent
+        # No more than the server works on: what waits in its line would count as time that the call took.
+        at_once = 1 if run.local else run.in_flight
         asking = ask(at_full(ready.teacher), jobs, policy, gates, at_once=at_once, warm_up=warm_up, done=bar.advance)
         return uvloop.run(asking), ready.teacher.name
 
@@ -194,13 +199,18 @@ def _announce(workspace: Workspace, run: _Run, jobs: list[Job]) -> None:
     named = ", ".join(one.id for one in types[:6]) + (f" and {len(types) - 6:,} more" if len(types) > 6 else "")
     over = "the whole corpus" if rounds == 1 else f"the whole corpus, {rounds:,} rounds"
     more = " or more" if any(one.each for one in types) else ""
-    say(f"estimate for {over}: {len(types):,} prompt types x {run.items:,} items ({named})")
+    of_types = f"{_many(len(types), 'prompt type')} x {_many(run.items, 'item')}"
+    say(f"estimate for {over}: {of_types} ({named})")
     say(
-        f"about to ask the teacher about {total:,} of them, in {calls:,} calls{more}, and about one before them that is not counted; "
+        f"about to ask the teacher about {total:,} of them, in {_many(calls, 'call')}{more}, and about one before them that is not counted; "
         "nothing is written; Ctrl-C ends it"
     )
     if cannot := unable(workspace, [one.id for one in types]):
         say(f"the teacher is `rules`, which cannot make and declines: {', '.join(cannot)}")
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _measured(pilot: Pilot, asked: int, seed: int) -> dict[str, Any]:
@@ -240,9 +250,12 @@ def _print(document: dict[str, Any], figures: dict[str, Figures], whole: Figures
     print("\nbehind each figure: its 95 % interval, as the pilot's items have it")
     if document["may_be_fewer"]:
         print(
-            "what is asked entry by entry asks once a unit about an entry: neighbours in a unit share some, the pilot's items none, "
-            f"so fewer records and calls may come of {', '.join(document['may_be_fewer'])}"
+            "at most: what is asked entry by entry asks once a unit about an entry: neighbours in a unit share some, the pilot's "
+            f"items fewer, so fewer records and calls may come of {', '.join(document['may_be_fewer'])}, below the interval too"
         )
+    for id_, one in figures.items():
+        if one.rejects:
+            print(f"{id_} rejected: {_reasons(one.rejects)}")
     if not whole.prompt_tokens.value and not whole.completion_tokens.value:
         print(f"tokens: none; {'the teacher is `rules`, which has none' if rules else 'the server told of none'}")
     speed = f"{measured['items'] / measured['seconds']:,.0f} items a second in one process"
@@ -256,8 +269,15 @@ def _print(document: dict[str, Any], figures: dict[str, Figures], whole: Figures
         f"teacher {document['teacher']}"
     )
     _print_hours(document, whole, over["prompt_types"])
-    _print_money(document)
+    _print_money(document, whole)
     _print_disk(whole, workspace)
+
+
+def _reasons(rejects: dict[str, int]) -> str:
+    """The most frequent ones."""
+    told = [f"{reason} {number:,}" for reason, number in list(rejects.items())[:REASONS]]
+    rest = sum(list(rejects.values())[REASONS:])
+    return ", ".join([*told, f"others {rest:,}"] if rest else told)
 
 
 HEADINGS = ("prompt type", "items", "asked", "accepted", "records", "tokens in", "tokens out", "tokens/record", "time")
@@ -271,12 +291,18 @@ def _row(name: str, one: Figures) -> tuple[object, ...]:
         one.items,
         one.asked,
         f"{rate.value:.0%} ({rate.low:.0%}-{min(1.0, rate.high):.0%})",
-        _told(one.records),
-        _told(one.prompt_tokens),
-        _told(one.completion_tokens),
+        *(
+            _bounded(_told(amount, whole=True), one)
+            for amount in (one.records, one.prompt_tokens, one.completion_tokens)
+        ),
         _told(per) if per else "-",
-        _time(one.hours),
+        _bounded(_time(one.hours), one),
     )
+
+
+def _bounded(told: str, one: Figures) -> str:
+    """Nothing stays nothing."""
+    return f"at most {told}" if one.upper_bound and told.partition(" ")[0] != "0" else told
 
 
 def _print_hours(document: dict[str, Any], whole: Figures, types: int) -> None:
@@ -286,23 +312,28 @@ def _print_hours(document: dict[str, Any], whole: Figures, types: int) -> None:
     run = measured["in_flight_of_a_run"]
     rules = document["teacher"].startswith("rules")
     how = f"in the {run} processes of `factory run`" if rules else "if the teacher is kept as busy as in the pilot"
-    print(f"time: {_time(whole.hours)}, {how}")
+    print(f"time: {_bounded(_time(whole.hours), whole)}, {how}")
     if best is not None:
-        wanted = -(-2 * run // types)
+        there = whole.items // types  # of each type
+        wanted = min(-(-2 * run // types), there)
+        nearer = f"; to measure nearer to that: --items {wanted:,}" if wanted * types > whole.asked else ""
         print(
             f"  `factory run` keeps up to {run:,} calls in work at once: it takes no longer, and no less than "
-            f"{_time(Guess(best))}; to measure nearer to that: --items {wanted:,}"
+            f"{_time(Guess(best))}{nearer}"
         )
 
 
-def _print_money(document: dict[str, Any]) -> None:
+def _print_money(document: dict[str, Any], whole: Figures) -> None:
     total, prices = document["total"], document["prices"]
-    if total["kwh"]:
-        cost = f", at {prices['kwh']:g} a kWh: {_between(total['energy_cost'])}" if total["energy_cost"] else ""
-        print(f"energy: {_between(total['kwh'])} kWh at {prices['watts']:,.0f} W{cost}")
-    if total["machine_cost"]:
-        print(f"machine: at {prices['hour']:g} an hour: {_between(total['machine_cost'])}")
-    if not total["energy_cost"] and not total["machine_cost"]:
+    kwh, energy, machine = (
+        _bounded(_between(total[name]), whole) if total[name] else "" for name in ("kwh", "energy_cost", "machine_cost")
+    )
+    if kwh:
+        cost = f", at {prices['kwh']:g} a kWh: {energy}" if energy else ""
+        print(f"energy: {kwh} kWh at {prices['watts']:,.0f} W{cost}")
+    if machine:
+        print(f"machine: at {prices['hour']:g} an hour: {machine}")
+    if not energy and not machine:
         print(
             "money: not counted; --price P (or work.hourly_price) for the machine's hours, --kwh-price P (or work.kwh_price) and, "
             "where NVML tells no watts, --watts W for energy"
@@ -315,7 +346,8 @@ def _print_disk(whole: Figures, workspace: Workspace) -> None:
     from generator.estimate import Guess
 
     free = shutil.disk_usage(workspace.root).free
-    bytes_ = _told(whole.shard_bytes, "B"), _told(whole.reject_bytes, "B"), _told(Guess(free), "B")
+    shards = _bounded(_told(whole.shard_bytes, "B"), whole)  # not so the rejects: what is asked about already is one
+    bytes_ = shards, _told(whole.reject_bytes, "B"), _told(Guess(free), "B")
     print("disk: shards {}, rejects {}; free: {}".format(*bytes_))
     if whole.shard_bytes.high + whole.reject_bytes.high > free:
         print("  it may not fit: free some space first")
@@ -326,14 +358,20 @@ def _time(hours: Guess) -> str:
     return _told(hours, scales=TIMES if hours.value >= 48 else TIMES[:-1])
 
 
-def _told(guess: Guess, suffix: str = "", scales: Sequence[tuple[str, float]] = UNITS) -> str:
-    """A figure and its interval, all three in one unit."""
+def _told(guess: Guess, suffix: str = "", scales: Sequence[tuple[str, float]] = UNITS, *, whole: bool = False) -> str:
+    """A figure and its interval, all three in one unit; `whole` are things that there are no parts of."""
     wanted = max(guess.value or guess.high, scales[0][1])
     unit, scale = max((one for one in scales if one[1] <= wanted), key=lambda one: one[1])
     behind = f" {unit}{suffix}".rstrip()
+    value, low, high = (
+        f"{number:,.0f}" if whole and scale == 1 else _digits(number / scale)
+        for number in (guess.value, guess.low, guess.high)
+    )
     if guess.value == guess.high == guess.low:
-        return f"{_digits(guess.value / scale)}{behind}"
-    return f"{_digits(guess.value / scale)}{behind} ({_digits(guess.low / scale)}-{_digits(guess.high / scale)})"
+        return f"{value}{behind}"
+    if not guess.value:
+        return f"0 (0-{high}{behind})"
+    return f"{value}{behind} ({low}-{high})"
 
 
 def _between(found: dict[str, float]) -> str:
@@ -344,4 +382,6 @@ def _digits(value: float) -> str:
     """Three digits that count."""
     if value >= 100 or not value:
         return f"{value:,.0f}"
-    return f"{value:.2g}" if value < 1 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    if value < 1:
+        return f"{Decimal(f'{value:.2g}'):f}"  # never 8.4e-05
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -173,7 +173,9 @@ def preview(
     places = sample(corpus, count)
     policy = SplitPolicy(key=split.key, unseen=split.unseen, phrasing=split.phrasing)
     named = f"{len(types):,} prompt types" if len(types) > 1 else types[0].id
-    say(f"about to ask the teacher about {len(places):,} snippets x {named}; nothing is written")
+    say(
+        f"about to ask the teacher about {len(places):,} snippet{'s' if len(places) != 1 else ''} x {named}; nothing is written"
+    )
     with teacher_from_settings(workspace, purpose="factory preview", settle=False) as ready:
         looks = asyncio.run(look(ready.teacher, types, places, corpus, policy, round_))
     if as_json:

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from foundation.prompt_type import PromptType
+    from foundation.settings import TeacherSettings
     from foundation.workspace import Workspace
     from generator.tune import Candidate, Dimension, Verdict
 
@@ -79,7 +82,7 @@ def tune(
     """Try a few settings of the teacher on your own prompts, and write the best into factory.toml."""
     from foundation.console import emit_json
     from foundation.corpus import Corpus
-    from foundation.errors import Failure, UsageError
+    from foundation.errors import UsageError
     from foundation.records import SplitPolicy
     from foundation.workspace import Workspace
     from generator import tune as tuning
@@ -95,8 +98,9 @@ def tune(
             where="teacher.backend in factory.toml",
             mend="set teacher.backend to vllm or openai",
         )
-    found = steps.dimensions(backend, settings, _profile(workspace) if backend == "vllm" else None)
     types = _types(workspace, prompt_type)
+    profile = _profile(workspace) if backend == "vllm" else None
+    found = steps.dimensions(backend, settings, profile, steps.most_at_once(types))
     base = tuning.Candidate("as it is", settings.concurrency, tuple(settings.args))
     trial = _seconds(60 * minutes, found, managed=backend == "vllm")
     planned = steps.first_steps(base, found)
@@ -117,27 +121,40 @@ def tune(
     file = workspace.root / "factory.toml"
     steps.check_writable(file)  # not after ten minutes
     verdict = tuner.run(found)
+    kept = _write(file, verdict.best, settings) if verdict.best else None
+    hidden = steps.hidden_by(os.environ, verdict.best, settings) if verdict.best else []
+    enough = _enough(minutes, verdict, found, managed=backend == "vllm") if verdict.skipped else None
+    if as_json:
+        emit_json(
+            _document(verdict, verdict.best or base, enough)
+            | {"hidden_by": hidden, "before": str(kept) if kept else None}
+        )
+        return
+    _print(verdict, base, hidden, str(kept.name) if kept else "", enough)
+
+
+def _write(file: Path, best: Candidate, settings: TeacherSettings) -> Path:
+    """Put it into factory.toml. Returns where the text before is kept."""
+    from foundation.errors import Failure
+    from generator import tune_steps as steps
+
     try:
-        kept = steps.write(file, verdict.best, settings) if verdict.best else None
+        return steps.write(file, best, settings)
     except OSError as error:
         raise Failure(
             f"what was found best could not be written: {error.strerror or error}",
             where=str(file),
-            mend=f"write it there yourself: {steps.told(verdict.best)}" if verdict.best else "",
+            mend=f"write it there yourself: {steps.told(best)}",
         ) from error
-    hidden = steps.hidden_by(os.environ, verdict.best, settings) if verdict.best else []
-    if as_json:
-        emit_json(
-            _document(verdict, verdict.best or base) | {"hidden_by": hidden, "before": str(kept) if kept else None}
-        )
-        return
-    _print(verdict, base, hidden, str(kept.name) if kept else "")
 
 
-def _document(verdict: Verdict, best: Candidate) -> dict[str, Any]:
+def _document(verdict: Verdict, best: Candidate, enough: int | None) -> dict[str, Any]:
     return {
         "trials": [one.document() for one in verdict.trials],
         "skipped": verdict.skipped,
+        "minutes_for_all": enough,
+        "undone": verdict.undone,
+        "too_busy": verdict.busy,
         "gain": round(verdict.gain, 4),
         "noise": round(verdict.noise, 4),
         "changed": bool(verdict.best),
@@ -164,12 +181,25 @@ def _types(workspace: Workspace, names: list[str]) -> list[PromptType]:
 
 
 def _seconds(whole: float, found: list[Dimension], *, managed: bool) -> float:
-    """How long one trial may take, if all are to fit: twice the settings in force, and a few of each dimension."""
+    """How long one trial may take, if all are to fit: thrice the settings in force, and a few of each dimension."""
     from generator.tune import LONGEST
 
-    starts = START * (1 + TRIALS * (len(found) - 1) + 1) if managed else 0.0
-    each = (whole - starts) / (2 + TRIALS * len(found))
+    each = (whole - START * _starts(found, managed=managed)) / (3 + TRIALS * len(found))
     return min(LONGEST, max(each, min(BRIEF, whole / 8)))
+
+
+def _starts(found: list[Dimension], *, managed: bool) -> int:
+    """Of an engine: as it is, for all but concurrency a few, and as it is again."""
+    return 2 + TRIALS * (len(found) - 1) if managed else 0
+
+
+def _enough(minutes: float, verdict: Verdict, found: list[Dimension], *, managed: bool) -> int:
+    """Whole minutes in which all that is planned fits, with an engine that starts as slowly as this one did."""
+    starts, trials = _starts(found, managed=managed) * max(START, verdict.start), 3 + TRIALS * len(found)
+    wanted = int(minutes) + 1
+    while starts + trials * _seconds(60.0 * wanted, found, managed=managed) > 60.0 * wanted + 1:
+        wanted += 1
+    return wanted
 
 
 def _announce(backend: str, types: list[PromptType], planned: list[str], minutes: float, trial: float) -> None:
@@ -177,14 +207,15 @@ def _announce(backend: str, types: list[PromptType], planned: list[str], minutes
     from foundation.console import say
 
     named = ", ".join(one.id for one in types[:6]) + (f" and {len(types) - 6:,} more" if len(types) > 6 else "")
+    of_types = f"{len(types):,} prompt type{'s' if len(types) > 1 else ''} ({named})"
+    say(f"tuning {backend} on {of_types}, for up to {minutes:g} minutes, {trial:,.1f} s a trial")
     say(
-        f"tuning {backend} on {len(types):,} prompt types ({named}), for up to {minutes:g} minutes, {trial:,.1f} s a trial"
+        f"first as it is, twice; then, one after the other and keeping what is better: {'; '.join(planned) or 'nothing'}"
     )
-    say(f"first as it is; then, one after the other and keeping what is better: {'; '.join(planned) or 'nothing'}")
     say("the teacher is asked about your own text; no record is kept; Ctrl-C ends it and changes nothing")
 
 
-def _print(verdict: Verdict, base: Candidate, hidden: list[str], kept: str) -> None:
+def _print(verdict: Verdict, base: Candidate, hidden: list[str], kept: str, enough: int | None) -> None:
     from foundation.console import say, table
 
     rows = [
@@ -198,12 +229,13 @@ def _print(verdict: Verdict, base: Candidate, hidden: list[str], kept: str) -> N
         for one in verdict.trials
     ]
     table(("candidate", "tokens/s", "calls/s", "accepted", ""), rows)
-    if verdict.skipped:
-        print(f"\nno time for: {', '.join(verdict.skipped)}; give it more with --minutes")
+    if verdict.skipped and verdict.others:
+        print(f"\nno time for: {', '.join(verdict.skipped)}; --minutes {enough} would do for all")
+    if verdict.undone and not verdict.busy:
+        print(f"\nundone, as noise may explain it: {', '.join(verdict.undone)}")
     best = verdict.best
     if best is None:
-        said = f" (the best: {verdict.gain:+.1%}, of which {verdict.noise:.1%} is noise)" if verdict.gain else ""
-        print(f"\nnothing is better than it is by more than noise{said}; factory.toml was not changed")
+        print(f"\n{_nothing(verdict, enough)}; factory.toml was not changed")
         return
     print(f"\n{verdict.gain:+.1%} against {verdict.noise:.1%} of noise; in factory.toml, [teacher]:")
     if best.concurrency != base.concurrency:
@@ -213,3 +245,18 @@ def _print(verdict: Verdict, base: Candidate, hidden: list[str], kept: str) -> N
     print(f"what stood there is in {kept}")
     if hidden:
         say(f"warning: {', '.join(hidden)} in the environment overrules what was written; unset it")
+
+
+def _nothing(verdict: Verdict, enough: int | None) -> str:
+    """Why nothing changes."""
+    if verdict.busy:
+        return (
+            f"the machine is too busy to tell: as it is, its rates lie {verdict.noise:.0%} apart; try again when nothing else "
+            "runs on it, with more --minutes"
+        )
+    if not verdict.others:
+        if enough is None:
+            return "there was nothing else to try"
+        return f"nothing else was tried: there was no time for {', '.join(verdict.skipped)}; --minutes {enough} would do for all"
+    best = f"the best: {verdict.gain:+.1%}; " if verdict.gain else ""
+    return f"nothing is better than it is by more than noise ({best}noise: {verdict.noise:.1%})"

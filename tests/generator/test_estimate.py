@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from foundation.ids import keyed_fraction
 from foundation.records import ChatReply, Snippet, Usage
 from foundation.workspace import Workspace
 from generator.catalogue import select
-from generator.commands.estimate import _Run
+from generator.commands.estimate import _between, _Run, _told
 from generator.estimate import Guess, Whole, amount, estimate, share, student, together, total
 from generator.gates import Gates
 from generator.pilot import Job, Pilot, Seen, ask, draw
@@ -81,6 +83,20 @@ def test_hours_are_the_teachers_time_over_what_it_had_at_once() -> None:
     assert pilot.in_flight == 5.0
     assert estimate(pilot, {"a": Whole(1000, 1)})["a"].hours.value * 3600 == pytest.approx(600)
     assert estimate(pilot, {"a": Whole(1000, 1)}, processes=4)["a"].hours.value * 3600 == pytest.approx(150)
+
+
+@pytest.mark.parametrize(
+    ("guess", "text"),
+    [
+        (Guess(37.5, 1.0, 1.0), "38 (36-39)"),
+        (Guess(0.0, 0.0, 5020 / 1.96), "0 (0-5.02 k)"),
+        (Guess(704.0), "704"),
+        (Guess(12_345.0, 0.0, 1000.0), "12.3 k (12.3-14.3)"),
+    ],
+)
+def test_records_are_whole_and_none_has_no_unit(guess: Guess, text: str) -> None:
+    assert _told(guess, whole=True) == text
+    assert _between({"value": 8.4e-05, "low": 6.7e-05, "high": 0.00011}) == "0.000084 (0.000067-0.00011)"
 
 
 def _known(id_: str, *about: object) -> float:
@@ -178,6 +194,15 @@ def test_the_command_says_what_it_asks_adds_up_and_writes_nothing(wwii_workspace
     for name in ("calls", "records", "shard_bytes", "hours"):
         assert whole[name]["value"] == pytest.approx(sum(one[name]["value"] for one in types), rel=1e-3)
         assert whole[name]["low"] <= whole[name]["value"] <= whole[name]["high"]
+    # why items were rejected is told, and that entries make a bound of all but the shares
+    who, person = types
+    assert sum(who["rejects"].values()) == round(20 * (1 - who["accept_rate"]["value"])) > 0
+    assert whole["rejects"] == dict(Counter(who["rejects"]) + Counter(person["rejects"]))
+    assert [one["upper_bound"] for one in (who, person, whole)] == [False, True, True]
+    first, number = next(iter(who["rejects"].items()))
+    assert f"wh/who rejected: {first} {number}" in done.stdout
+    rows = {line.split()[0]: line for line in done.stdout.partition("\n\n")[0].splitlines()}
+    assert ["at most" in rows[name] for name in ("wh/who", "contrastive/person", "all")] == [False, True, True]
     # money follows from hours, and rules have no tokens
     assert whole["machine_cost"]["high"] == pytest.approx(2 * whole["hours"]["high"], rel=1e-3)
     assert whole["energy_cost"]["value"] == pytest.approx(0.5 * 0.4 * whole["hours"]["value"], rel=1e-3)
@@ -226,6 +251,16 @@ def test_a_server_is_asked_one_call_an_item_and_one_to_warm_up(wwii_workspace: P
     # three workers of eight would be in flight: the hours that takes at best are told, and are fewer
     assert pilot["in_flight_of_a_run"] == 24 and pilot["in_flight"] <= 8
     assert 0 < found["hours_at_best"] < whole["hours"]["low"]
+
+
+def test_no_more_items_are_named_than_there_are(wwii_workspace: Path) -> None:
+    """Three workers of 64 want 384 items to be filled, and there are fewer."""
+    with fault_server(lambda *_: 0.02) as server:
+        env = _server(wwii_workspace, server.url) | {"FACTORY_TEACHER__CONCURRENCY": "64"}
+        arguments = ("factory", "estimate", "--prompt-type", "qpt/formal", "--items", "8")
+        done = run(*arguments, cwd=wwii_workspace, env=env)
+    there = int(re.search(r"1 prompt type x ([\d,]+) items", done.stderr)[1].replace(",", ""))  # type: ignore[index]
+    assert there < 384 and f"measure nearer to that: --items {there}\n" in done.stdout
 
 
 def test_a_pilot_that_is_interrupted_ends_with_one_word(wwii_workspace: Path) -> None:

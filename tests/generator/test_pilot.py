@@ -18,7 +18,7 @@ from generator.catalogue import load_catalogue, select
 from generator.gates import Gates
 from generator.ingest.run import ingest
 from generator.partners import choose
-from generator.pilot import Job, Pilot, Population, ask, draw, jobs_of
+from generator.pilot import TURN, Job, Pilot, Population, ask, draw, in_turns, jobs_of
 from generator.render import Source
 from generator.teachers.base import TeacherRequest
 from tests.generator.conftest import ARTICLES
@@ -110,8 +110,31 @@ def test_what_an_item_cost_is_all_its_calls_accepted_or_not(wwii_snippets: list[
     assert len(seen) == len(sources) and [len(call) for call in teacher.asked] == [1, len(sources)]
     assert {(one.calls, one.prompt_tokens, one.completion_tokens, one.seconds) for one in seen} == {(1, 100, 20, 2.0)}
     assert Counter(one.accepted for one in seen) == {True: 1, False: len(sources) - 1}  # the third is a duplicate
+    assert [one.reasons for one in seen] == [(), ("finish/length",), ("duplicate/exact",)]
     assert all(bool(one.shard_bytes) == one.accepted != bool(one.reject_bytes) for one in seen)
     assert pilot.in_flight == pytest.approx(2.0 * len(sources) / pilot.wall)
+
+
+def test_all_types_stand_in_line_alike(wwii_workspace: Path) -> None:
+    population = Population(Corpus(Workspace(wwii_workspace).store))
+    types = select(["wh/who", "wh/when", "contrastive/person"])
+    jobs = jobs_of(types, population, POLICY, count=23, seed=5)
+    mixed = in_turns(jobs, 5)
+
+    def items(some: Sequence[Job]) -> Counter[tuple[str, str]]:
+        return Counter((job.prompt_type.id, source.snippet.id) for job in some for source in job.sources)
+
+    # the same items, a few at once, with what their articles say beside them
+    assert items(mixed) == items(jobs) and max(len(job.sources) for job in mixed) == TURN
+    assert all({s.snippet.article_id for s in job.sources} <= {s.article_id for s in job.around} for job in mixed)
+    # each round has one job of each type, and no type is always the first
+    ids = [job.prompt_type.id for job in mixed]
+    rounds = [ids[start : start + 3] for start in range(0, len(ids), 3)]
+    assert all(sorted(one) == sorted(type_.id for type_ in types) for one in rounds)
+    assert len({one[0] for one in rounds}) > 1
+    # another seed, another order; of one type there is nobody to wait for
+    assert ids != [job.prompt_type.id for job in in_turns(jobs, 6)] and in_turns(jobs, 5) == mixed
+    assert in_turns(jobs[:1]) == jobs[:1]
 
 
 class _Crowd(ScriptedTeacher):

@@ -29,7 +29,7 @@ def test_what_came_back_stands_beside_what_was_asked_with_its_cost(wwii_workspac
     assert order == sorted(order)
     assert "10 tokens read, 5 written" in done.stdout
     # what is about to be asked is said, and so is what it came to; none of it in colours where there is no terminal
-    assert "about to ask the teacher about 1 snippets x qpt/formal" in done.stderr
+    assert "about to ask the teacher about 1 snippet x qpt/formal" in done.stderr
     assert "1 calls, 10 tokens read and 5 written" in done.stderr
     assert "\x1b[" not in done.stdout
     # and the same as JSON
