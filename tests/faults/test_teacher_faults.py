@@ -135,12 +135,12 @@ def test_a_server_that_answers_no_completion_ends_the_work_with_one_message(
 
 
 def test_the_wrong_model_is_told_before_any_unit_is_leased(make: Callable[..., Workspace]) -> None:
-    with fault_server(lambda *_: PLAIN, "Qwen/Qwen3-8B", "gpt-oss") as server:
+    with fault_server(lambda *_: (404, "no such model"), "Qwen/Qwen3-8B", "gpt-oss") as server:
         workspace = make(blocks=2, types=[TYPE], settings=Asked(port=server.port).settings())
         finish(workspace, *WORK, code=1)
     said = output(workspace).read_text()
     assert "has no model 'fault'; it names 'Qwen/Qwen3-8B', 'gpt-oss'" in said
-    assert server.calls == []
+    assert len(server.calls) == 1, "one token, to be sure"
     assert committed(workspace) == []
 
 
@@ -221,6 +221,7 @@ def _engine_again(workspace: Workspace, harm: Callable[[psutil.Process], None], 
     assert not {one.pid for one in old} & {one.pid for one in servers(workspace)}
 
 
+@pytest.mark.slow
 @engine_test
 def test_the_managed_engine_killed_then_hung(make: Callable[..., Workspace], model: Path, recovery: Recovery) -> None:
     workspace = engine_workspace(make, model, 8)

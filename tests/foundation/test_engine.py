@@ -317,6 +317,7 @@ def test_a_device_that_is_held_starts_no_server(tmp_path: Path) -> None:
     assert not (tmp_path / "vllm.log").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.vllm
 @pytest.mark.xdist_group("vllm")
 @pytest.mark.skipif(not has_vllm(), reason="vLLM is not installed (make setup says why)")

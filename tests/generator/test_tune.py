@@ -331,6 +331,7 @@ def test_no_more_is_tried_at_once_than_a_worker_can_ask() -> None:
         assert planned == [f"concurrency {one}" for one in steps], now
 
 
+@pytest.mark.slow
 @pytest.mark.vllm
 @pytest.mark.xdist_group("vllm")
 @pytest.mark.skipif(not has_vllm(), reason="vLLM is not installed (make setup says why)")

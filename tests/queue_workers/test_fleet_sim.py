@@ -16,7 +16,9 @@ from queue_workers.memory import MemoryQueue, UnrulyMemoryQueue
 from queue_workers.plan import Plan, load_plan
 
 
-@pytest.mark.parametrize(("seed", "lease"), [(1, 60), (2, 180), (3, 600)])
+@pytest.mark.parametrize(
+    ("seed", "lease"), [(1, 60), *(pytest.param(*more, marks=pytest.mark.slow) for more in ((2, 180), (3, 600)))]
+)
 def test_nothing_is_lost_or_doubled(seed: int, lease: float) -> None:
     report = simulate(4000, workers=50, seed=seed, lease=lease)
     print(report)
@@ -27,7 +29,7 @@ def test_nothing_is_lost_or_doubled(seed: int, lease: float) -> None:
     assert report.teacher_calls_repeated < 0.1  # at one in a hundred a minute
 
 
-@pytest.mark.parametrize("seed", [4, 5])
+@pytest.mark.parametrize("seed", [4, pytest.param(5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("unruly", [False, True])
 def test_nor_when_a_third_is_interrupted_each_minute(monkeypatch: pytest.MonkeyPatch, seed: int, unruly: bool) -> None:
     monkeypatch.setattr(fleet_sim, "INTERRUPTED", 0.33)
