@@ -92,12 +92,16 @@ def test_more_in_flight_is_kept_while_it_helps_and_written_with_all_else_as_it_w
         text = FILE.format(url=server.url, concurrency=1)
         workspace = _workspace(tmp_path, text)
         (workspace / "factory.toml").chmod(0o600)
-        # when it is tuned, with a variable in the environment that will overrule the file
-        done = run_json(
-            *("factory", "teacher", "tune", "--minutes", "0.4", "--prompt-type", TYPE),
-            cwd=workspace,
-            env={"FACTORY_TEACHER__CONCURRENCY": "1"},
-        )
+        # when it is tuned, with a variable in the environment that will overrule the file; again, if it said, as it
+        # must, that this machine was too busy to tell
+        for _ in range(3):
+            done = run_json(
+                *("factory", "teacher", "tune", "--minutes", "0.4", "--prompt-type", TYPE),
+                cwd=workspace,
+                env={"FACTORY_TEACHER__CONCURRENCY": "1"},
+            )
+            if not done["too_busy"]:
+                break
     # then it doubled as long as that helped; the one value is changed, and all else of the file is as it was
     assert done["changed"] and done["concurrency"] in (2, 4, 8, 16, 32, 64)
     after = (workspace / "factory.toml").read_text()
