@@ -23,7 +23,7 @@ def standing(workspace: Workspace) -> list[str]:
     return [record.model_dump_json() for record in read(workspace.store)]
 
 
-@pytest.mark.parametrize("after", [pytest.param(False, marks=pytest.mark.slow), True], ids=["before", "after"])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_retire_and_undo_killed_at_each_write(make: Callable[..., Workspace], after: bool) -> None:
     # given a workspace whose work is done
     workspace = make(blocks=2)
