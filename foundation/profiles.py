@@ -257,6 +257,12 @@ def value_of(name: str, arguments: Sequence[str]) -> str:
     return ""
 
 
+def with_flag(arguments: Sequence[str], name: str, value: str | None) -> tuple[str, ...]:
+    """`arguments` with one flag at this value, in the place of all its other spellings; None takes it out."""
+    kept = [part for group in _groups(arguments) if _name(group[0]) != name for part in group]
+    return (*kept, f"--{name}", value) if value is not None else tuple(kept)
+
+
 def _groups(arguments: Sequence[str]) -> list[list[str]]:
     """Each flag with its values. A negative number is a value."""
     found: list[list[str]] = []

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -86,6 +86,11 @@ def tombstones(store: Store) -> tuple[Tombstone, ...]:
     return tuple(parse(Tombstone, store.get(name), name) for name in store.list(TOMBSTONES))
 
 
+def identities(stones: Iterable[Tombstone]) -> set[tuple[str, str]]:
+    """What some tombstones name, as `is_withdrawn` takes it: (kind, value)."""
+    return {(stone.kind, stone.value) for stone in stones}
+
+
 def pin(store: Store) -> Manifest:
     """The manifest of what is committed now. Reads every shard once for its checksum."""
     entries = []
@@ -105,7 +110,7 @@ def read(
     """Every record that stands, of the manifest's shards or of all committed ones; or of those in `names` alone."""
     report = report if report is not None else ReadReport()
     dead = manifest.tombstones if manifest else tombstones(store)
-    withdrawn: set[tuple[str, str]] = {(stone.kind, stone.value) for stone in dead}
+    withdrawn = identities(dead)
     if names is None:
         names = [entry.name for entry in manifest.shards] if manifest else list(store.list(SHARDS))
     for name in names:

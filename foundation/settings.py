@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from foundation.errors import UsageError
 
+WORKERS_OF_RULES, WORKERS_OF_SERVER = 4, 3
 VERSION = 1  # of a workspace's layout
 PREFIX = "FACTORY_"
 OTHER_VARIABLES = {"FACTORY_WORKSPACE", "FACTORY_DEBUG"}  # theirs is not a setting's form
@@ -120,6 +121,10 @@ class WorkSettings(Table):
     min_free: int = Field(default=512, ge=0, description="MB of free disk below which no unit is begun.")
     hourly_price: float = Field(default=0.0, ge=0, description="What an hour of this machine costs; 0: not counted.")
     kwh_price: float = Field(default=0.0, ge=0, description="What a kWh of the GPU's energy costs; 0: not counted.")
+
+    def workers_for(self, *, rules: bool) -> int:
+        """As many as are set; else those that fit the teacher: `rules` computes in them, and three keep a server's batch full."""
+        return self.workers or (min(WORKERS_OF_RULES, len(os.sched_getaffinity(0))) if rules else WORKERS_OF_SERVER)
 
 
 class PlanSettings(Table):

@@ -23,7 +23,7 @@ from typing import Literal, Protocol
 
 from foundation.corpus import Corpus
 from foundation.ids import seed_of
-from foundation.reader import tombstones
+from foundation.reader import identities, tombstones
 from foundation.records import Contract, Snippet, SplitPolicy
 from generator.gates.fields import plain_words
 from generator.render import Source
@@ -78,7 +78,7 @@ def choose(
     kind: Kind, blocks: Sequence[str], corpus: Corpus, policy: SplitPolicy, round_: int
 ) -> dict[str, list[Partner | None]]:
     """For each of `blocks`, a partner or None for each of its snippets, in order."""
-    retired = {(stone.kind, stone.value) for stone in tombstones(corpus.store)}
+    retired = identities(tombstones(corpus.store))
     pool: _Pool = _Windows() if kind == "same-article" else _Names(policy)
     wanted = dict.fromkeys(blocks)
     for block in (*wanted, *(name for name in corpus.blocks() if name not in wanted)):

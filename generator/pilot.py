@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 from foundation.corpus import Corpus, jsonl
 from foundation.errors import UsageError
 from foundation.prompt_type import PromptType
-from foundation.reader import tombstones
+from foundation.reader import identities, tombstones
 from foundation.records import ChatReply, Snippet, SplitPolicy, Unit, Usage
 from generator.gates import Gates
 from generator.partners import Kind, Partner, choose, with_partner
@@ -43,7 +43,7 @@ class Population:
     """The snippets that there are to ask about, in order. Raises `UsageError` if there is none."""
 
     def __init__(self, corpus: Corpus) -> None:
-        withdrawn = {(stone.kind, stone.value) for stone in tombstones(corpus.store)}
+        withdrawn = identities(tombstones(corpus.store))
         some = any(kind in ("snippet", "article") for kind, _ in withdrawn)
         self.corpus = corpus
         self.parts: list[tuple[str, Sequence[int]]] = []  # of each block the positions that stand

@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from foundation.corpus import BLOCKS, Corpus
 from foundation.parse import refuse_other_version
-from foundation.reader import REJECTS, SHARDS, attempts_of, committed_rejects, is_withdrawn, tombstones
+from foundation.reader import REJECTS, SHARDS, attempts_of, committed_rejects, identities, is_withdrawn, tombstones
 from foundation.records import Record, Reject, Snippet
 from generator.gates.common_words import FUNCTION
 
@@ -121,7 +121,7 @@ class _Source:
     def __init__(self, workspace: Workspace, types: Sequence[str], wanted: Filter) -> None:
         self.store, self.wanted = workspace.store, wanted
         self.kind: type[Record] | type[Reject] = Reject if wanted.rejects else Record
-        self.withdrawn: set[tuple[str, str]] = {(stone.kind, stone.value) for stone in tombstones(self.store)}
+        self.withdrawn = identities(tombstones(self.store))
         self.rejects = Rejects(self.store)
         self.names: list[str] = []
         sizes: list[int] = []

@@ -49,7 +49,6 @@ BLOCKS = 64  # of the corpus, that trials read
 WARM = 0.25  # of a trial's seconds, before those that count
 LONGEST = 60.0  # seconds of one trial
 HIGHEST = 4096  # concurrency that the settings take
-WORKERS = 3  # that `factory run` sets before a server, if the settings name no number
 
 
 @dataclass(frozen=True)

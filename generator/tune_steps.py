@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foundation.errors import UsageError
+from foundation.profiles import with_flag
 from generator.tune import HIGHEST, Candidate, Dimension, Step
 
 if TYPE_CHECKING:
@@ -114,21 +115,6 @@ def _value(profile: Profile, settings: TeacherSettings, args: Sequence[str], fla
     from foundation.profiles import server_arguments, value_of
 
     return value_of(flag, server_arguments(profile, settings.model_copy(update={"args": list(args)})))
-
-
-def with_flag(args: Sequence[str], flag: str, value: str | None) -> tuple[str, ...]:
-    """`args` with one flag at this value, in the place of all its other spellings; None takes it out."""
-    from foundation.profiles import ALIASES
-
-    kept: list[str] = []
-    passing = False
-    for part in args:
-        if part.startswith("-") and not part[1:2].isdigit():
-            name = part.lstrip("-").partition("=")[0].partition(".")[0].replace("_", "-").removeprefix("no-")
-            passing = ALIASES.get(name, name) == flag
-        if not passing:
-            kept.append(part)
-    return (*kept, f"--{flag}", value) if value is not None else tuple(kept)
 
 
 def check_writable(path: Path) -> None:

@@ -49,7 +49,6 @@ T = TypeVar("T")
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds between two tries
 WELL = 600.0  # seconds of work after which a trouble is forgotten
 FORGIVEN = 12  # tries of a teacher that fails all it is asked, about 25 minutes, before a command that is to end charges its units
-WORKERS_OF_RULES, WORKERS_OF_SERVER = 4, 3  # at most, one a core; to keep a server's batch full
 
 
 def run(workspace: Workspace, *, drain: bool, metrics_port: int | None = None) -> Summary:
@@ -221,7 +220,8 @@ class _Supervisor:
             bar=self.bar,
             patient=self.patient,
         )
-        workers = 1 if self.probations else _workers(ready, self.workers)
+        fitting = self.workspace.settings.work.workers_for(rules=ready.teacher.name.startswith("rules"))
+        workers = 1 if self.probations else self.workers or fitting
         blame = Blame(charging=self.ends and self.probations > FORGIVEN)
         shift = Shift(watch, ready, context, workers, probation=bool(self.probations), blame=blame)
         self.pulse.say("working")
@@ -388,12 +388,3 @@ class _Silent:
     """No progress: there is no terminal, and the heartbeat speaks every ten minutes."""
 
     def advance(self, count: int = 1, note: str = "") -> None: ...
-
-
-def _workers(ready: ReadyTeacher, asked: int) -> int:
-    """As many as were asked for; else what fits the teacher."""
-    if asked:
-        return asked
-    if ready.teacher.name.startswith("rules"):
-        return min(WORKERS_OF_RULES, len(os.sched_getaffinity(0)))
-    return WORKERS_OF_SERVER

@@ -6,7 +6,6 @@ Guarantees: it says how many items of which types it is about to ask about befor
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 FEW = 48  # items in all, unless a type would get fewer than LEAST
 LEAST = 4
 REASONS = 5  # of a type that are told
-RULES_WORKERS, TEACHER_WORKERS = 4, 3  # that `factory run` sets to work at most, one a core, and before a server
 UNITS = (("", 1.0), ("k", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12))
 TIMES = (("s", 1 / 3600), ("min", 1 / 60), ("h", 1.0), ("days", 24.0))
 
@@ -120,8 +118,7 @@ class _Run:
         settings = workspace.settings
         backend = chosen_backend(settings.teacher)
         local = backend == "rules"
-        cores = min(RULES_WORKERS, len(os.sched_getaffinity(0)))
-        workers = settings.work.workers or (cores if local else TEACHER_WORKERS)
+        workers = settings.work.workers_for(rules=local)
         sent = workers if local else workers * settings.teacher.concurrency
         in_flight = min(sent, _sequences(settings.teacher) or sent) if backend == "vllm" else sent
         return cls(types, Population(Corpus(workspace.store)), rounds, local, sent, in_flight)

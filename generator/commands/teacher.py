@@ -116,7 +116,7 @@ def tune(
         }
         emit_json(document | {"dry_run": True}) if as_json else print("\n".join(["as it is", *planned]))
         return
-    workers = workspace.settings.work.workers or tuning.WORKERS
+    workers = workspace.settings.work.workers_for(rules=False)
     tuner = tuning.Tuner(workspace, units, policy, workers=workers, seconds=60 * minutes, trial=trial)
     file = workspace.root / "factory.toml"
     steps.check_writable(file)  # not after ten minutes

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from foundation.corpus import ARTICLES, BLOCKS, Corpus
 from foundation.errors import Failure
-from foundation.reader import tombstones
+from foundation.reader import identities, tombstones
 from foundation.records import Record, Reject, SplitPolicy
 from generator.report.generation import Generation, collect_generation
 from generator.report.student import Student, collect_student
@@ -103,7 +103,7 @@ def collect_corpus(workspace: Workspace, wanted: set[str]) -> CorpusFigures:
     policy, fixed = _policy(workspace)
     result = CorpusFigures(policy, fixed)
     corpus = Corpus(workspace.store)
-    retired = {(stone.kind, stone.value) for stone in tombstones(workspace.store)}
+    retired = identities(tombstones(workspace.store))
     try:
         for article in corpus.articles():
             if ("article", article.id) in retired:

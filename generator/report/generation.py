@@ -26,6 +26,7 @@ from foundation.reader import (
     ReadReport,
     attempts_of,
     committed_rejects,
+    identities,
     is_withdrawn,
     read,
     tombstones,
@@ -172,7 +173,7 @@ def read_units(
     store: Store, committed: Committed, shards: Iterable[str], result: Generation
 ) -> Iterator[tuple[str, list[Record]]]:
     """Count the units of some shards and their rejects in `result`; yields each shard with the records that stand."""
-    withdrawn: set[tuple[str, str]] = {(stone.kind, stone.value) for stone in committed.manifest.tombstones}
+    withdrawn = identities(committed.manifest.tombstones)
     for shard in shards:
         records = list(read(store, committed.manifest, result.read, names=[shard]))
         result.of(type_of(shard)).units += 1

@@ -21,14 +21,14 @@ import pytest
 from foundation.corpus import Corpus
 from foundation.engine import has_vllm
 from foundation.errors import FactoryError, UsageError
-from foundation.profiles import PROFILES, server_arguments
+from foundation.profiles import PROFILES, server_arguments, with_flag
 from foundation.records import SplitPolicy
 from foundation.settings import TeacherSettings
 from foundation.workspace import Workspace
 from generator.catalogue import select
 from generator.commands.teacher import _enough, _nothing
 from generator.tune import Candidate, Dimension, Trial, Tuner, Units, Verdict
-from generator.tune_steps import BEFORE, dimensions, edited, first_steps, hidden_by, most_at_once, with_flag, write
+from generator.tune_steps import BEFORE, dimensions, edited, first_steps, hidden_by, most_at_once, write
 from tests.support.commands import REPOSITORY, run, run_json
 from tests.support.fault_server import FaultServer, fault_server, reply
 from tests.support.tiny_qwen import TINY_ARGUMENTS, make_tiny_qwen3
