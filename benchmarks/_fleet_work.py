@@ -15,8 +15,8 @@ from typing import Literal
 from foundation.corpus import Corpus
 from foundation.prompt_type import ASK
 from foundation.records import ChatReply, Snippet
-from foundation.settings import SplitSettings
 from foundation.store_memory import MemoryStore
+from foundation.tables import SplitSettings
 from generator.catalogue import select
 from generator.teachers.base import TeacherRequest
 from queue_workers import plan as plans

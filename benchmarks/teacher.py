@@ -244,7 +244,7 @@ def running(arguments: argparse.Namespace, folder: Path, *more: str) -> Iterator
     """The engine, its model, and the name of its profile."""
     from foundation.engine import EngineConfig, engine
     from foundation.profiles import choose, context_of, server_arguments
-    from foundation.settings import TeacherSettings
+    from foundation.tables import TeacherSettings
 
     model, settings = arguments.model, TeacherSettings(model=arguments.model, args=[*more, *arguments.args])
     if not model:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from foundation.errors import UsageError
 
 if TYPE_CHECKING:
-    from foundation.settings import TeacherSettings
+    from foundation.tables import TeacherSettings
 
 GIB = 2**30
 SEQUENCE = 768

@@ -12,171 +12,25 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from foundation.errors import UsageError
+from foundation.tables import (
+    CorpusSettings,
+    JudgeSettings,
+    MixSettings,
+    PlanSettings,
+    QueueSettings,
+    SplitSettings,
+    TeacherSettings,
+    TrainSettings,
+    WorkSettings,
+)
 
-WORKERS_OF_RULES, WORKERS_OF_SERVER = 4, 3
 VERSION = 1  # of a workspace's layout
 PREFIX = "FACTORY_"
 OTHER_VARIABLES = {"FACTORY_WORKSPACE", "FACTORY_DEBUG"}  # theirs is not a setting's form
-
-
-class Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CorpusSettings(Table):
-    source: str = Field(
-        default="corpus", description="Stable name of a collection that does not name itself (never a path or a date)."
-    )
-    window: int = Field(default=8, ge=1, le=64, description="Sentences in a snippet.")
-    stride: int = Field(default=4, ge=1, le=64, description="Sentences the window moves by.")
-    min_words: int = Field(default=80, ge=0, description="Articles with fewer words are stubs: skipped and counted.")
-
-    @model_validator(mode="after")
-    def _no_gaps(self) -> CorpusSettings:
-        if self.stride > self.window:
-            raise ValueError(
-                f"stride {self.stride} is longer than window {self.window}: sentences between would be lost"
-            )
-        return self
-
-
-class SplitSettings(Table):
-    key: str = Field(
-        default="qpt",
-        min_length=1,
-        description="Key of the hash that decides the splits. Fixed once a unit is planned.",
-    )
-    unseen: float = Field(default=0.05, ge=0, lt=1, description="Share of articles held out whole.")
-    phrasing: float = Field(
-        default=0.02, ge=0, lt=1, description="Share of the other snippet x prompt type pairs held out."
-    )
-
-
-class TeacherSettings(Table):
-    backend: Literal["auto", "rules", "vllm", "openai"] = Field(
-        default="auto", description="auto: vllm where a GPU is found, else rules (embedded, no weights, no LLM)."
-    )
-    profile: Literal["auto", "none", "cpu", "16gb", "24gb", "80gb"] = Field(
-        default="auto",
-        description="vllm: model and settings by the size of the card (`factory teacher profiles`); auto: this one's; none: args alone.",
-    )
-    model: str = Field(
-        default="", description="Model name, or a folder with its weights; empty: the profile's. openai: must be named."
-    )
-    revision: str = Field(default="", description="Revision of the model; empty: the hub's main.")
-    base_url: str = Field(default="", description="openai: URL of the server, ending in /v1.")
-    api_key: SecretStr = Field(
-        default=SecretStr(""), description="openai: the key. Better set as FACTORY_TEACHER__API_KEY."
-    )
-    concurrency: int = Field(
-        default=64, ge=1, le=4096, description="Requests in flight per worker, at most: it adapts to the server."
-    )
-    timeout: float = Field(default=120.0, gt=0, description="Seconds one request may take.")
-    context: int = Field(default=0, ge=0, description="vllm: longest prompt plus answer, in tokens; 0: the profile's.")
-    start_timeout: float = Field(default=900.0, gt=0, description="vllm: seconds the server may take to load.")
-    args: list[str] = Field(
-        default_factory=list,
-        description='vllm: more arguments for its server; one of the profile\'s of the same name gives way, "--no-FLAG" takes it out.',
-    )
-
-    @model_validator(mode="after")
-    def _some_context(self) -> TeacherSettings:
-        if 0 < self.context < 256:
-            raise ValueError(f"context {self.context} is too short: 256 tokens at least, or 0 for the profile's")
-        return self
-
-
-class QueueSettings(Table):
-    url: SecretStr = Field(
-        default=SecretStr(""), description="Redis URL; empty: the workspace's own Redis on a private socket."
-    )
-    lease: int = Field(
-        default=180,
-        ge=5,
-        description="Seconds a unit may go without a word from its teacher; in all it may take 20 times.",
-    )
-    heartbeat: int = Field(
-        default=20, ge=1, description="Seconds without a sign of life after which a worker counts as lost."
-    )
-    max_failures: int = Field(default=3, ge=1, description="Failures of a unit's own before it is set aside.")
-    max_lost: int = Field(default=10, ge=1, description="Deliveries lost with their worker before a unit is set aside.")
-
-
-class WorkSettings(Table):
-    workers: int = Field(
-        default=0, ge=0, le=64, description="Worker processes; 0: one a core for rules, three for a server."
-    )
-    drain: int = Field(
-        default=90, ge=1, description="Seconds a stop waits for units in hand; then they are given back, not lost."
-    )
-    hung_after: int = Field(
-        default=120,
-        ge=1,
-        description="Seconds without a token, with requests in flight, after which vLLM is restarted.",
-    )
-    min_free: int = Field(default=512, ge=0, description="MB of free disk below which no unit is begun.")
-    hourly_price: float = Field(default=0.0, ge=0, description="What an hour of this machine costs; 0: not counted.")
-    kwh_price: float = Field(default=0.0, ge=0, description="What a kWh of the GPU's energy costs; 0: not counted.")
-
-    def workers_for(self, *, rules: bool) -> int:
-        """As many as are set; else those that fit the teacher: `rules` computes in them, and three keep a server's batch full."""
-        return self.workers or (min(WORKERS_OF_RULES, len(os.sched_getaffinity(0))) if rules else WORKERS_OF_SERVER)
-
-
-class PlanSettings(Table):
-    order: list[str] = Field(
-        default_factory=list,
-        description='Prompt types or families that `factory run` takes first, each finished before the next: ["qpt", "wh/who"].',
-    )
-    weights: dict[str, float] = Field(
-        default_factory=dict,
-        description='How the rest is mixed, by prompt type or family: {"qpt" = 3, "cloze" = 0}; 0 leaves one out. '
-        "Default: the prompt file's weight.",
-    )
-    caps: dict[str, int] = Field(
-        default_factory=dict,
-        description='Items at most, all rounds together, by prompt type or family: {"wh" = 200000}.',
-    )
-    rounds: int = Field(default=0, ge=0, description="Rounds over the corpus at most; 0: always another one.")
-    low_water: int = Field(default=32, ge=1, description="Units waiting below which `factory run` plans more.")
-
-
-class TrainSettings(Table):
-    preset: str = Field(default="demo", description="Model shape: see `trainer params`.")
-    vocabulary: int = Field(default=4096, ge=512, le=65536, description="Tokens in the tokenizer.")
-    context: int = Field(default=512, ge=64, description="Tokens in one packed context.")
-    batch: int = Field(default=2, ge=1, description="Contexts in one optimizer step.")
-    epochs: float = Field(default=4.0, gt=0, description="Passes over the training split.")
-    learning_rate: float = Field(default=3e-3, gt=0, description="Peak learning rate of AdamW.")
-    min_learning_rate: float = Field(default=0.1, ge=0, le=1, description="Share of the peak the decay ends at.")
-    warmup: float = Field(default=0.05, ge=0, le=1, description="Share of the steps spent warming up.")
-    weight_decay: float = Field(default=0.1, ge=0, description="AdamW's weight decay, on matrices only.")
-    clip: float = Field(default=1.0, gt=0, description="Largest norm of the gradient.")
-    seed: int = Field(default=1, ge=0, description="Seed of weights, order and shuffling.")
-    checkpoint_every: int = Field(default=200, ge=1, description="Steps between checkpoints.")
-    evaluate_every: int = Field(default=100, ge=1, description="Steps between losses on the held-out splits.")
-    rounds: int = Field(default=2, ge=1, description="Rounds of train, answer, judge in `trainer run --orchestrate`.")
-
-
-class JudgeSettings(Table):
-    backend: Literal["rules", "vllm", "openai"] = Field(
-        default="rules", description="Who grades; rules: normalised fact containment, no LLM."
-    )
-    model: str = Field(default="Qwen/Qwen3-4B", description="vllm, openai: the grader's model.")
-    base_url: str = Field(default="", description="openai: URL of the server, ending in /v1.")
-    api_key: SecretStr = Field(
-        default=SecretStr(""), description="openai: the key. Better set as FACTORY_JUDGE__API_KEY."
-    )
-    concurrency: int = Field(default=32, ge=1, le=4096, description="Requests in flight.")
-    max_tokens: int = Field(default=1024, ge=16, description="Room for the grader's thinking and its verdict.")
-    context: int = Field(default=8192, ge=256, description="vllm: longest prompt plus answer, in tokens.")
-    start_timeout: float = Field(default=900.0, gt=0, description="vllm: seconds the server may take to load.")
-    args: list[str] = Field(default_factory=list, description="vllm: more arguments for its server, as a list.")
-    answers: int = Field(default=200, ge=1, description="Held-out questions a split contributes, at most.")
 
 
 class Settings(BaseSettings):
@@ -192,6 +46,7 @@ class Settings(BaseSettings):
     work: WorkSettings = WorkSettings()
     plan: PlanSettings = PlanSettings()
     train: TrainSettings = TrainSettings()
+    mix: MixSettings = MixSettings()
     judge: JudgeSettings = JudgeSettings()
 
     @classmethod
@@ -348,9 +203,11 @@ def template() -> str:
 def _toml(value: Any) -> str:
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_toml(key)} = {_toml(item)}" for key, item in value.items()) + "}"

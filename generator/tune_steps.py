@@ -22,7 +22,7 @@ from generator.tune import HIGHEST, Candidate, Dimension, Step
 if TYPE_CHECKING:
     from foundation.profiles import Profile
     from foundation.prompt_type import PromptType
-    from foundation.settings import TeacherSettings
+    from foundation.tables import TeacherSettings
 
 BEFORE = ".before-tune"  # behind the name of what stood there
 NGRAM = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_min": 3, "prompt_lookup_max": 6}

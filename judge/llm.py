@@ -22,7 +22,7 @@ from judge.prompt import messages, prompt_text
 
 if TYPE_CHECKING:
     from foundation.chat_client import ChatClient
-    from foundation.settings import JudgeSettings
+    from foundation.tables import JudgeSettings
     from foundation.workspace import Workspace
 
 # Thinking models are made to be sampled: greedy decoding sends them into loops.

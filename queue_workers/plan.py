@@ -28,8 +28,8 @@ from queue_workers.partners import put_partners
 from queue_workers.protocol import Priority
 
 if TYPE_CHECKING:
-    from foundation.settings import SplitSettings
     from foundation.store import Store
+    from foundation.tables import SplitSettings
     from queue_workers.controls import Controls
 
 FOLDER = "plan"

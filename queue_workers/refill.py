@@ -28,7 +28,7 @@ from queue_workers.protocol import PRIORITIES, Priority, Queue
 
 if TYPE_CHECKING:
     from foundation.prompt_type import PromptType
-    from foundation.settings import PlanSettings
+    from foundation.tables import PlanSettings
     from foundation.workspace import Workspace
 
 CHUNK = 4  # units planned at once, in `low_water`s: one plan file each

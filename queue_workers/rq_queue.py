@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from foundation.records import Unit
-    from foundation.settings import QueueSettings
+    from foundation.tables import QueueSettings
 
 __all__ = ["MARGIN", "RqQueue"]
 

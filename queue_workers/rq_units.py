@@ -41,7 +41,7 @@ from queue_workers.rq_scripts import BEAT, DEPTH, PUSH, SETTLE, TAKE, WITHDRAW
 if TYPE_CHECKING:
     from redis import Redis
 
-    from foundation.settings import QueueSettings
+    from foundation.tables import QueueSettings
 
 MARGIN = 30  # seconds past its longest time before a unit that did not end itself is ended
 CHUNK = 1000

@@ -13,11 +13,11 @@ def main() -> NoReturn:
     # Before torch is loaded: with libgomp's default, each of its threads spins for milliseconds at every barrier, and one
     # busy neighbour on the machine makes training fifteen times slower. A short spin costs nothing when it is quiet.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    from trainer import commands_data, commands_run
+    from trainer.commands import answer, export, pack, params, run, shuffle, tokenizer, watch
 
     app = new_app("From committed records to a small model: shuffle, tokenizer, pack, run, answer, chat.")
-    commands_data.register(app)
-    commands_run.register(app)
+    for module in (shuffle, tokenizer, pack, params, run, watch, answer, export):
+        module.register(app)
     run_app(app)
 
 

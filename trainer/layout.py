@@ -54,7 +54,8 @@ class Batch:
     """B contexts ready for a model: int64 tensors of N tokens.
 
     `targets_N[i]` is `tokens_N[i + 1]` where that token is trained on and of the same record, else `IGNORE`.
-    `n_supervised`: targets that count. `n_record_tokens`: useful tokens, padding not counted.
+    `n_supervised`: targets that count. `n_record_tokens`: useful tokens, padding not counted. `n_squares`: the sum of the
+    records' squared lengths, which attention's cost goes by.
     """
 
     tokens_N: torch.Tensor
@@ -63,6 +64,7 @@ class Batch:
     layout: Layout
     n_supervised: int
     n_record_tokens: int
+    n_squares: int
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on `device`."""
@@ -73,6 +75,7 @@ class Batch:
             self.layout.to(device),
             self.n_supervised,
             self.n_record_tokens,
+            self.n_squares,
         )
 
 
@@ -88,7 +91,7 @@ def make_batch(contexts: Sequence[Sequence[tuple[Ints, Ints]]], context: int, pa
     tokens_N = np.full(total, pad_id, dtype=np.int64)
     trained_N = np.zeros(total, dtype=bool)
     lengths: list[int] = []
-    useful = 0
+    useful = squares = 0
     for row, records in enumerate(contexts):
         start, end = row * context, (row + 1) * context
         for ids, mask in records:
@@ -98,6 +101,7 @@ def make_batch(contexts: Sequence[Sequence[tuple[Ints, Ints]]], context: int, pa
             tokens_N[start:stop] = ids
             trained_N[start + 1 : stop] = mask[1:]  # a record's first token has nothing before it to be told from
             lengths.append(len(ids))
+            squares += len(ids) ** 2
             start = stop
         useful += start - row * context
         if start < end:
@@ -115,4 +119,5 @@ def make_batch(contexts: Sequence[Sequence[tuple[Ints, Ints]]], context: int, pa
         layout,
         len(where),
         useful,
+        squares,
     )

@@ -223,7 +223,9 @@ def _steps(trainer: Trainer, last: int, stopped: list[int]) -> tuple[Metric | No
     path: Path | None = None
     saved = trainer.step
     if trainer.step == 0:
-        append_metric(setup.folder, Metric(step=0, epoch=0, tokens=0, supervised=0, **trainer.evaluate()))
+        append_metric(
+            setup.folder, Metric(step=0, epoch=0, tokens=0, supervised=0).model_copy(update=trainer.evaluate())
+        )
     losses: dict[str, float] = {}
     with progress(f"train {setup.run}", setup.steps) as bar:
         bar.advance(trainer.step)

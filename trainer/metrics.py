@@ -38,13 +38,19 @@ class RunInfo(Contract):
     device: str
     precision: str
     attention: str
+    physical_batch: int = 1
+    optimizer: str = "adamw"
+    schedule: str = "cosine"
+    compiled: bool = False
 
 
 class Metric(Contract):
     """One step, counted from 1. Step 0 carries only the losses on the held-out splits before any training.
 
     `tokens` and `supervised` are sums since the run began, padding not counted; `tokens_per_second` is of this step
-    alone; `loss`, `phrasing` and `unseen` are nats per supervised token.
+    alone, as are `seconds` and `mfu` (share of the device's dense bf16 peak; None where that is not known); `memory` is
+    the peak in bytes since the process began (of the GPU, or resident on a CPU); `loss`, `phrasing` and `unseen` are nats
+    per supervised token; `skipped` counts the steps so far whose update the guard left out.
     """
 
     step: int
@@ -53,8 +59,13 @@ class Metric(Contract):
     supervised: int
     loss: float | None = None
     learning_rate: float | None = None
+    weight_decay: float | None = None
     grad_norm: float | None = None
     tokens_per_second: float | None = None
+    mfu: float | None = None
+    memory: int | None = None
+    seconds: float | None = None
+    skipped: int | None = None
     phrasing: float | None = None
     unseen: float | None = None
 

@@ -1,12 +1,13 @@
-"""The student: one decoder-only transformer, readable from top to bottom.
+"""The student: one family of decoder-only transformers, readable from top to bottom.
 
 Shape letters: N tokens of all contexts laid end to end, S supervised tokens, H query heads, G key and value heads,
 D size of a head, C width, V vocabulary.
 
-Guarantees: pre-norm blocks (RMSNorm, rotary positions, grouped-query attention, SwiGLU), no biases, embeddings tied to
-the LM head. Which tokens may see each other is decided by the `attend` it is given, never guessed here; positions come
-with the tokens and restart with every record. The loss projects supervised positions alone and is taken in float32.
-Cost: 6 x parameters FLOPs a token, forward and backward; the LM head for supervised tokens only.
+Guarantees: pre-norm blocks, put together as `ModelConfig` says (RMSNorm or LayerNorm, rotary or learned positions, SwiGLU
+or GELU, grouped queries, tied or untied LM head, biases or none). Which tokens may see each other is decided by the `attend`
+it is given, never guessed here; positions come with the tokens and restart with every record. The loss projects supervised
+positions alone and is taken in float32. There is no dropout: it keeps a small model from absorbing facts.
+Cost: 6 x matrix parameters FLOPs a token, forward and backward; the LM head for supervised tokens only.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from trainer.attention import Backend, attend
 from trainer.layout import IGNORE
@@ -48,6 +50,11 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x_NC, self.weight.shape, self.weight, 1e-6)
 
 
+def norm(config: ModelConfig) -> nn.Module:
+    """The norm of this family, over the width."""
+    return RMSNorm(config.width) if config.norm == "rmsnorm" else nn.LayerNorm(config.width, bias=config.bias)
+
+
 def rotary_table(config: ModelConfig) -> tuple[Tensor, Tensor]:
     """Cosine and sine, each (context, D/2), float32."""
     half = config.head_size // 2
@@ -63,27 +70,51 @@ def rotate(x_NHD: Tensor, cos_N1d: Tensor, sin_N1d: Tensor) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
-class Block(nn.Module):
+class Attention(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.layer, self.heads, self.kv_heads, self.size = layer, config.heads, config.kv_heads, config.head_size
-        self.qk_norm = config.qk_norm
-        self.attention_norm = RMSNorm(config.width)
-        self.qkv = nn.Linear(config.width, (config.heads + 2 * config.kv_heads) * self.size, bias=False)
-        self.attention_out = nn.Linear(config.width, config.width, bias=False)
-        self.ffn_norm = RMSNorm(config.width)
-        self.gate_up = nn.Linear(config.width, 2 * config.ffn, bias=False)
-        self.down = nn.Linear(config.ffn, config.width, bias=False)
+        self.qk_norm, self.rotary = config.qk_norm, config.positions == "rope"
+        self.qkv = nn.Linear(config.width, (config.heads + 2 * config.kv_heads) * self.size, bias=config.bias)
+        self.out = nn.Linear(config.width, config.width, bias=config.bias)
 
     def forward(self, x_NC: Tensor, cos_N1d: Tensor, sin_N1d: Tensor, attend_: Attend) -> Tensor:
-        qkv = self.qkv(self.attention_norm(x_NC)).unflatten(-1, (-1, self.size))
+        qkv = self.qkv(x_NC).unflatten(-1, (-1, self.size))
         qk, v_NGD = qkv.split((self.heads + self.kv_heads, self.kv_heads), dim=1)
         if self.qk_norm:
             qk = unit_norm(qk)
-        q_NHD, k_NGD = rotate(qk, cos_N1d, sin_N1d).split((self.heads, self.kv_heads), dim=1)
-        x_NC = x_NC + self.attention_out(attend_(self.layer, q_NHD, k_NGD, v_NGD).flatten(1))
-        gate, up = self.gate_up(self.ffn_norm(x_NC)).chunk(2, dim=-1)
-        return x_NC + self.down(F.silu(gate) * up)
+        if self.rotary:
+            qk = rotate(qk, cos_N1d, sin_N1d)
+        q_NHD, k_NGD = qk.split((self.heads, self.kv_heads), dim=1)
+        return self.out(attend_(self.layer, q_NHD, k_NGD, v_NGD).flatten(1))  # type: ignore[no-any-return]
+
+
+class FeedForward(nn.Module):
+    """SwiGLU, its gate and its value in one matrix, or GELU (the tanh form, as GPT-2 has it)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gated = config.activation == "swiglu"
+        self.up = nn.Linear(config.width, (2 if self.gated else 1) * config.ffn, bias=config.bias)
+        self.down = nn.Linear(config.ffn, config.width, bias=config.bias)
+
+    def forward(self, x_NC: Tensor) -> Tensor:
+        up = self.up(x_NC)
+        if not self.gated:
+            return self.down(F.gelu(up, approximate="tanh"))  # type: ignore[no-any-return]
+        gate, value = up.chunk(2, dim=-1)
+        return self.down(F.silu(gate) * value)  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.attention_norm, self.attention = norm(config), Attention(config, layer)
+        self.ffn_norm, self.ffn = norm(config), FeedForward(config)
+
+    def forward(self, x_NC: Tensor, cos_N1d: Tensor, sin_N1d: Tensor, attend_: Attend) -> Tensor:
+        x_NC = x_NC + self.attention(self.attention_norm(x_NC), cos_N1d, sin_N1d, attend_)
+        return x_NC + self.ffn(self.ffn_norm(x_NC))  # type: ignore[no-any-return]
 
 
 class Model(nn.Module):
@@ -92,9 +123,12 @@ class Model(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False  # activation checkpointing: a block's activations are made again in backward, not kept
         self.embedding = nn.Embedding(config.vocabulary, config.width)
+        self.positions = nn.Embedding(config.context, config.width) if config.positions == "learned" else None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
-        self.final_norm = RMSNorm(config.width)
+        self.final_norm = norm(config)
+        self.lm_head = None if config.tied else nn.Linear(config.width, config.vocabulary, bias=False)
         cos, sin = rotary_table(config)
         self.cos: Tensor
         self.sin: Tensor
@@ -107,25 +141,46 @@ class Model(nn.Module):
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
 
+    @property
+    def head_VC(self) -> Tensor:
+        """The LM head's matrix: the embedding's own where they are tied."""
+        return self.embedding.weight if self.lm_head is None else self.lm_head.weight
+
     def _initialise(self) -> None:
-        """Normal weights of 1/sqrt(inputs); what writes into the residual stream is scaled down by its depth."""
-        nn.init.normal_(self.embedding.weight, std=0.02)
+        """Normal weights; what writes into the residual stream is scaled down by its depth.
+
+        Of 1/sqrt(inputs) where embeddings enter with a root mean square of 1; else of 0.02, as the embeddings are, or the
+        first block's output would drown what a token is.
+        """
+        for table in (self.embedding, self.positions):
+            if table is not None:
+                nn.init.normal_(table.weight, std=0.02)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
-                depth = math.sqrt(2 * self.config.layers) if name.endswith(("attention_out", "down")) else 1.0
-                nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_features) / depth)
+                depth = math.sqrt(2 * self.config.layers) if name.endswith(("attention.out", "ffn.down")) else 1.0
+                std = 1 / math.sqrt(module.in_features) if self.config.embedding_norm else 0.02
+                nn.init.normal_(module.weight, std=std / depth)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def hidden(self, tokens_N: Tensor, positions_N: Tensor, attend_: Attend) -> Tensor:
         """(N, C) after the last norm. Positions must be below `config.context`."""
         cos, sin = (table[positions_N].unsqueeze(1) for table in (self.cos, self.sin))
-        x_NC = unit_norm(self.embedding(tokens_N))  # else the first block's output drowns what a token is
+        x_NC = self.embedding(tokens_N)
+        if self.config.embedding_norm:
+            x_NC = unit_norm(x_NC)
+        if self.positions is not None:
+            x_NC = x_NC + self.positions(positions_N)
         for block in self.blocks:
-            x_NC = block(x_NC, cos, sin, attend_)
-        return self.final_norm(x_NC)
+            if self.recompute:
+                x_NC = checkpoint(block, x_NC, cos, sin, attend_, use_reentrant=False)
+            else:
+                x_NC = block(x_NC, cos, sin, attend_)
+        return self.final_norm(x_NC)  # type: ignore[no-any-return]
 
     def logits(self, hidden_NC: Tensor) -> Tensor:
         """(N, V)."""
-        return F.linear(hidden_NC, self.embedding.weight)
+        return F.linear(hidden_NC, self.head_VC)
 
     def loss(self, batch: Batch, backend: Backend) -> Tensor:
         """Sum of the cross-entropy over the supervised tokens of `batch`, in float32 (float64 for a float64 model).

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from foundation.settings import TrainSettings
+    from foundation.tables import TrainSettings
 
 
 def learning_rate(step: int, total: int, settings: TrainSettings) -> float:

@@ -300,6 +300,7 @@ def _planned_steps(workspace: Workspace) -> int:
     """Steps of the whole run, before torch is there to ask; the first stage's own figure takes its place."""
     from trainer.pack import PackMeta
     from trainer.paths import TrainPaths
+    from trainer.presets import recipe
 
     path = TrainPaths.of(workspace).pack("train") / "meta.json"
     try:
@@ -308,5 +309,5 @@ def _planned_steps(workspace: Workspace) -> int:
         raise UsageError(
             "there are no packs to train on", where=str(path), mend="make them with `trainer pack`"
         ) from error
-    settings = workspace.settings.train
+    settings = recipe(workspace.settings.train)
     return math.ceil(math.ceil(settings.epochs * packs) / settings.batch)

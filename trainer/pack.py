@@ -26,6 +26,7 @@ from foundation.ids import seed_of
 from foundation.records import Contract, Record, Split
 from trainer.chatml import ENDOFTEXT, encode_records, special_id
 from trainer.paths import SPLITS, TrainPaths, new_folder
+from trainer.presets import recipe
 from trainer.shuffle import shuffle_meta, shuffled_records
 from trainer.tokenizer import load_tokenizer, tokenizer_sha
 
@@ -127,7 +128,7 @@ def pack(workspace: Workspace) -> list[PackMeta]:
 
     Raises `UsageError` if either is missing or no record of the train split fits a context; what was there before then stays.
     """
-    paths, settings = TrainPaths.of(workspace), workspace.settings.train
+    paths, settings = TrainPaths.of(workspace), recipe(workspace.settings.train)
     shuffled, tokenizer = shuffle_meta(paths), load_tokenizer(paths.tokenizer)
     metas = []
     with new_folder(paths.packs) as folder:

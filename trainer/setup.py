@@ -21,12 +21,12 @@ from foundation.records import Split
 from trainer.attention import Backend, choose_backend
 from trainer.pack import PackedData
 from trainer.paths import TrainPaths, run_folder
-from trainer.presets import model_config
+from trainer.presets import model_config, recipe
 from trainer.shape import ModelConfig
 from trainer.tokenizer import tokenizer_sha
 
 if TYPE_CHECKING:
-    from foundation.settings import TrainSettings
+    from foundation.tables import TrainSettings
     from foundation.workspace import Workspace
 
 HELD_OUT: tuple[Split, ...] = ("phrasing", "unseen")
@@ -95,7 +95,7 @@ def choose_precision(device: torch.device) -> Precision:
 
 def prepare(workspace: Workspace, run: str, device: torch.device) -> Setup:
     """Open the data and fix the shape of a run. Raises `UsageError` if packs or tokenizer are missing or do not match."""
-    paths, settings = TrainPaths.of(workspace), workspace.settings.train
+    paths, settings = TrainPaths.of(workspace), recipe(workspace.settings.train)
     sha = tokenizer_sha(paths.tokenizer)
     data = PackedData.open(paths.pack("train"), tokenizer_sha=sha)
     if not data.meta.supervised:

@@ -15,7 +15,7 @@ import typer
 
 if TYPE_CHECKING:
     from foundation.prompt_type import PromptType
-    from foundation.settings import TeacherSettings
+    from foundation.tables import TeacherSettings
     from foundation.workspace import Workspace
     from generator.estimate import Figures, Guess
     from generator.pilot import Job, Pilot, Population

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from foundation.prompt_type import PromptType
-    from foundation.settings import TeacherSettings
+    from foundation.tables import TeacherSettings
     from foundation.workspace import Workspace
     from generator.tune import Candidate, Dimension, Verdict
 
@@ -42,7 +42,7 @@ def profiles(as_json: bool = JSON) -> None:
     from foundation.console import emit_json, say, table
     from foundation.errors import UsageError
     from foundation.profiles import PROFILES, choose
-    from foundation.settings import TeacherSettings
+    from foundation.tables import TeacherSettings
     from foundation.workspace import Workspace
 
     trouble = ""

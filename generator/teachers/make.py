@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from foundation.chat_client import ChatClient
     from foundation.devices import DeviceHold
     from foundation.profiles import Profile
-    from foundation.settings import TeacherSettings
     from foundation.store import Store
+    from foundation.tables import TeacherSettings
     from foundation.workspace import Workspace
     from generator.teachers.base import Teacher
 

@@ -29,7 +29,8 @@ from foundation.profiles import (
     smaller,
     value_of,
 )
-from foundation.settings import TeacherSettings, load, template
+from foundation.settings import load, template
+from foundation.tables import TeacherSettings
 
 MIB = 2**20
 each = pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)

@@ -23,7 +23,7 @@ from foundation.engine import has_vllm
 from foundation.errors import FactoryError, UsageError
 from foundation.profiles import PROFILES, server_arguments, with_flag
 from foundation.records import SplitPolicy
-from foundation.settings import TeacherSettings
+from foundation.tables import TeacherSettings
 from foundation.workspace import Workspace
 from generator.catalogue import select
 from generator.commands.teacher import _enough, _nothing

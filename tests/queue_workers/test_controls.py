@@ -7,8 +7,8 @@ from collections.abc import Collection
 import pytest
 
 from foundation.errors import Failure, UsageError
-from foundation.settings import SplitSettings
 from foundation.store_memory import MemoryStore
+from foundation.tables import SplitSettings
 from generator.catalogue import load_catalogue, select
 from queue_workers import plan
 from queue_workers.controls import (

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from foundation.errors import UsageError
-from foundation.settings import SplitSettings
 from foundation.store import LocalStore
+from foundation.tables import SplitSettings
 from foundation.workspace import Workspace
 from generator.catalogue import load_catalogue, select
 from queue_workers import plan

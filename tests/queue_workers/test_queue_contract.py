@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from foundation.records import Unit
-from foundation.settings import QueueSettings
+from foundation.tables import QueueSettings
 from foundation.workspace import Workspace
 from queue_workers.memory import MemoryQueue, UnrulyMemoryQueue
 from queue_workers.protocol import DONE, RELEASE, Ack, Queue

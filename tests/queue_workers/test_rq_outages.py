@@ -16,7 +16,7 @@ from rq.serializers import JSONSerializer
 
 from foundation.errors import Unavailable
 from foundation.records import Unit
-from foundation.settings import QueueSettings
+from foundation.tables import QueueSettings
 from foundation.workspace import Workspace
 from queue_workers import redis_server
 from queue_workers.protocol import DONE, LONGEST, Ack

@@ -21,7 +21,7 @@ from rq.serializers import JSONSerializer
 
 from foundation.ids import stable_id
 from foundation.records import Unit
-from foundation.settings import QueueSettings
+from foundation.tables import QueueSettings
 from foundation.workspace import Workspace
 from queue_workers.identity import alive, began, died_here, worker_name
 from queue_workers.protocol import DONE, RELEASE, Ack

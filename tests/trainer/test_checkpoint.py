@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from foundation.errors import Failure, UsageError
-from foundation.settings import TrainSettings
+from foundation.tables import TrainSettings
 from tests.trainer.small_run import one_context, random_records, small_model
 from trainer import checkpoint
 from trainer.checkpoint import MODEL, OPTIMIZER, STATE, TrainState

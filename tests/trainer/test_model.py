@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 
 from foundation.errors import UsageError
-from foundation.settings import TrainSettings
+from foundation.tables import TrainSettings
 from tests.trainer.small_run import CPU, one_context, random_records, small_model
 from trainer.attention import attend
 from trainer.layout import IGNORE, Batch

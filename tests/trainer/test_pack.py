@@ -21,7 +21,9 @@ from foundation.errors import Failure, UsageError
 from foundation.reader import pin, read
 from foundation.workspace import Workspace
 from trainer.chatml import ENDOFTEXT, IM_END, encode_record
-from trainer.commands_data import register
+from trainer.commands import pack as pack_commands
+from trainer.commands import shuffle as shuffle_commands
+from trainer.commands import tokenizer as tokenizer_commands
 from trainer.layout import IGNORE
 from trainer.pack import PackedData, pack, pack_lengths, pack_split
 from trainer.paths import SPLITS, TrainPaths
@@ -280,7 +282,8 @@ def test_open_packs_outlive_a_new_packing(ready: Workspace) -> None:
 def test_the_three_commands_one_after_the_other(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACTORY_WORKSPACE", str(workspace.root))
     app = new_app("test")
-    register(app)
+    for module in (shuffle_commands, tokenizer_commands, pack_commands):
+        module.register(app)
 
     def result(*arguments: str) -> dict[str, object]:
         ran = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
@@ -308,7 +311,8 @@ def test_a_command_that_comes_too_early_says_which_is_first(
 ) -> None:
     monkeypatch.setenv("FACTORY_WORKSPACE", str(workspace.root))
     app = new_app("test")
-    register(app)
+    for module in (shuffle_commands, tokenizer_commands, pack_commands):
+        module.register(app)
     ran = CliRunner().invoke(app, [command])
     assert isinstance(ran.exception, UsageError)
     assert first in str(ran.exception)
