@@ -1,20 +1,19 @@
 """Training: packs in, a model and its checkpoints out. One process, one device.
 
 Guarantees: a run that was stopped, killed or cut into parts ends with the weights of one that was not (on one CPU, to the
-last bit): the order of the data is a function of seed and epoch, and the checkpoint carries the rest. SIGTERM and Ctrl-C
-end it after the step in hand, with a checkpoint. One process a run; a second is refused.
-Cost: weights, gradients and two moments, 16 bytes a parameter, plus activations.
+last bit): the order of the data is a function of seed and epoch, and the checkpoint carries the rest. SIGTERM, Ctrl-C and
+a file STOP in the run's folder end it with a checkpoint and exit status 0: after the step in hand, or without it where that
+is still at its beginning. One process a run; a second is refused.
+Cost: weights, gradients and two moments, 16 bytes a parameter, plus activations; a line and a small picture now and then.
 """
 
 from __future__ import annotations
 
-import math
 import shutil
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -22,22 +21,25 @@ import torch
 
 from foundation.console import progress, say
 from foundation.errors import Failure
-from trainer import checkpoint
-from trainer.metrics import Metric, RunInfo, append_metric, rewind_metrics, write_run_info
-from trainer.model import Model
-from trainer.optim import build_optimizer, learning_rate, set_learning_rate
+from foundation.store import LocalStore
+from trainer import checkpoint, tensorboard
+from trainer.interrupt import Interrupt, Interrupted, interrupt
+from trainer.metrics import Metric, RunInfo, append_metric, read_metrics, rewind_metrics, write_run_info
+from trainer.plan import Plan
 from trainer.plot import draw
-from trainer.setup import Setup, git_revision, pack_order, prepare
+from trainer.setup import Setup, git_revision, prepare
+from trainer.trainer import Trainer
 
 if TYPE_CHECKING:
     from foundation.workspace import Workspace
 
-EVALUATED = 32  # contexts of a held-out split that a validation loss is taken over, at most
+TOKENIZER = "tokenizer.json"  # the run's own copy: a new one in the workspace does not orphan an old run
+DRAWN = 60.0  # seconds between pictures, at least
 
 
 @dataclass(frozen=True)
 class Summary:
-    """How a call of `train` ended. `stopped`: `end`, `until` (the step asked for) or `signal`."""
+    """How a call of `train` ended. `stopped`: `end`, `until` (the step asked for), `signal` or `stop` (the file)."""
 
     run: str
     step: int
@@ -47,222 +49,202 @@ class Summary:
     phrasing: float | None
     unseen: float | None
     seconds: float
-    stopped: Literal["end", "until", "signal"]
+    stopped: Literal["end", "until", "signal", "stop"]
     checkpoint: str
     parameters: int
-
-
-@dataclass
-class Trainer:
-    """A model in training. `step` counts finished steps; `cursor` the contexts they consumed."""
-
-    setup: Setup
-    step: int = 0
-    cursor: int = 0
-    tokens: int = 0
-    supervised: int = 0
-    losses: dict[str, float] = field(default_factory=dict)  # on the held-out splits, as last measured
-    _epoch: tuple[int, list[int]] = (-1, [])
-
-    def __post_init__(self) -> None:
-        torch.manual_seed(self.setup.settings.seed)
-        self.model = Model(self.setup.config).to(self.setup.device)
-        self.optimizer = build_optimizer(self.model, self.setup.settings)
-
-    def train_step(self) -> Metric:
-        """Take one step. Raises `Failure` if the loss is not a number; the weights are then as before."""
-        setup, started = self.setup, time.perf_counter()
-        rate = learning_rate(self.step, setup.steps, setup.settings)
-        set_learning_rate(self.optimizer, rate)
-        indices = self._next_contexts()
-        batch = setup.data.batch(indices).to(setup.device)
-        with self._autocast():
-            loss = self.model.loss(batch, setup.backend) / max(1, batch.n_supervised)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), setup.settings.clip)
-        value, size = loss.item(), norm.item()
-        if not math.isfinite(value) or not math.isfinite(size):
-            raise Failure(
-                f"the loss of step {self.step + 1} is {value}, its gradient's norm {size}",
-                where=f"run {setup.run}",
-                mend="lower train.learning_rate and begin anew with --fresh; the last checkpoint is as it was",
-            )
-        self.optimizer.step()
-        self.step += 1
-        self.cursor += len(indices)
-        self.tokens += batch.n_record_tokens
-        self.supervised += batch.n_supervised
-        return Metric(
-            step=self.step,
-            epoch=round(self.cursor / len(setup.data), 6),
-            tokens=self.tokens,
-            supervised=self.supervised,
-            loss=value,
-            learning_rate=rate,
-            grad_norm=size,
-            tokens_per_second=round(batch.n_record_tokens / (time.perf_counter() - started), 1),
-        )
-
-    def evaluate(self) -> dict[str, float]:
-        """Loss per supervised token on each held-out split that is not empty, over its first contexts."""
-        self.losses = {}
-        for split, data in self.setup.held_out.items():
-            total, count = 0.0, 0
-            numbers = range(min(EVALUATED, len(data)))
-            for start in numbers[:: self.setup.settings.batch]:
-                batch = data.batch(numbers[start : start + self.setup.settings.batch]).to(self.setup.device)
-                with torch.no_grad(), self._autocast():
-                    total += self.model.loss(batch, self.setup.backend).item()
-                count += batch.n_supervised
-            if count:
-                self.losses[split] = total / count
-        return self.losses
-
-    def save(self, phrasing: float | None) -> Path:
-        """Write a checkpoint. `phrasing`: that split's loss, if measured at this step."""
-        setup = self.setup
-        state = checkpoint.TrainState(
-            run=setup.run,
-            step=self.step,
-            steps=setup.steps,
-            cursor=self.cursor,
-            tokens=self.tokens,
-            supervised=self.supervised,
-            phrasing=phrasing,
-            model=setup.config,
-            tokenizer=setup.tokenizer,
-            identity=setup.identity,
-            rng=checkpoint.random_state(),
-        )
-        return checkpoint.save(setup.folder / "checkpoints", self.model, self.optimizer, state)
-
-    def restore(self, path: Path, state: checkpoint.TrainState) -> None:
-        """Go on from a checkpoint. Raises `UsageError` if it is of another run."""
-        checkpoint.check_identity(state, self.setup.identity)
-        checkpoint.restore(path, self.model, self.optimizer)
-        checkpoint.set_random_state(state.rng)
-        self.step, self.cursor, self.tokens, self.supervised = state.step, state.cursor, state.tokens, state.supervised
-
-    def _next_contexts(self) -> list[int]:
-        setup, packs = self.setup, len(self.setup.data)
-        numbers = []
-        for position in range(self.cursor, min(self.cursor + setup.settings.batch, setup.contexts)):
-            epoch, place = divmod(position, packs)
-            if self._epoch[0] != epoch:
-                self._epoch = epoch, pack_order(setup.settings.seed, epoch, packs)
-            numbers.append(self._epoch[1][place])
-        return numbers
-
-    def _autocast(self) -> torch.autocast:
-        enabled = self.setup.precision == "bfloat16"
-        return torch.autocast(self.setup.device.type, torch.bfloat16, enabled=enabled)
-
-
-@contextmanager
-def stop_on_signal() -> Iterator[list[int]]:
-    """A list that is empty until SIGTERM or Ctrl-C arrives; a second one of them then ends the process at once."""
-    received: list[int] = []
-
-    def note(number: int, _frame: object) -> None:
-        received.append(number)
-        for one, handler in before.items():
-            signal.signal(one, handler)
-        say("stopping after this step, with a checkpoint")
-
-    before = {one: signal.signal(one, note) for one in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield received
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+    physical_batch: int
+    skipped: int
 
 
 def train(
-    workspace: Workspace, run: str, device: torch.device, *, until: int | None = None, fresh: bool = False
+    workspace: Workspace,
+    plan: Plan,
+    device: torch.device,
+    *,
+    until: int | None = None,
+    fresh: bool = False,
+    physical: int = 0,
+    anew: bool = False,
 ) -> Summary:
-    """Train `run` to its last step, or to step `until`, going on from its newest whole checkpoint unless `fresh`.
+    """Train to the last step, or to step `until`, going on from the run's newest whole checkpoint unless `fresh`.
 
-    Raises `UsageError` if data or settings are missing or are not those the run was begun with, `Failure` if another
-    process trains it.
+    `physical`: contexts in memory at once; 0: as before, or as many as fit; `anew`: as many as fit, whatever was before. Raises `UsageError` if the data or settings are
+    not those the run was begun with, `Failure` if another process trains it, or memory or disk do not suffice.
     """
-    setup = prepare(workspace, run, device)
-    with workspace.lock(f"train-{run}", wait=False), stop_on_signal() as stopped:
-        if fresh and setup.folder.exists():
-            shutil.rmtree(setup.folder)
-        trainer = Trainer(setup)
-        found = checkpoint.latest(setup.folder / "checkpoints")
-        if found:
-            trainer.restore(*found)
-        setup.folder.mkdir(parents=True, exist_ok=True)
-        info = _describe(trainer)
-        write_run_info(setup.folder, info)
-        rewind_metrics(setup.folder, trainer.step)
+    setup = prepare(plan, device)
+    with workspace.lock(f"train-{plan.run}", wait=False), interrupt(plan.folder) as asked:
+        if fresh and plan.folder.exists():
+            shutil.rmtree(plan.folder)
         started = time.perf_counter()
-        metric, path = _steps(trainer, min(setup.steps, until or setup.steps), stopped)
-        draw(setup.folder)
-        return Summary(
-            run=run,
-            step=trainer.step,
-            steps=setup.steps,
-            tokens=trainer.tokens,
-            loss=metric.loss if metric else None,
-            phrasing=trainer.losses.get("phrasing"),
-            unseen=trainer.losses.get("unseen"),
-            seconds=round(time.perf_counter() - started, 2),
-            stopped="end" if trainer.step == setup.steps else ("signal" if stopped else "until"),
-            checkpoint=str(path or (found[0] if found else "")),
-            parameters=info.parameters,
+        with closing(Trainer(setup, asked)) as trainer:
+            found = checkpoint.latest(plan.folder / "checkpoints")
+            if found:
+                trainer.restore(*found)
+            if anew:
+                trainer.physical = 0
+            asked.unsaved = False
+            metric: Metric | None = None
+            path: Path | None = None
+            try:
+                with _explained(trainer):
+                    _begin(workspace, trainer, physical)
+                    metric, path = _steps(trainer, min(plan.steps, until or plan.steps), asked)
+            except Interrupted:  # before the first step
+                pass
+            asked.done()
+            if (plan.folder / "run.json").exists():
+                draw(plan.folder)
+            return Summary(
+                run=plan.run,
+                step=trainer.step,
+                steps=plan.steps,
+                tokens=trainer.tokens,
+                loss=metric.loss if metric else None,
+                phrasing=trainer.losses.get("phrasing"),
+                unseen=trainer.losses.get("unseen"),
+                seconds=round(time.perf_counter() - started, 2),
+                stopped="end" if trainer.step == plan.steps else asked.asked or "until",
+                checkpoint=str(path or (found[0] if found else "")),
+                parameters=trainer.model.num_parameters,
+                physical_batch=trainer.physical,
+                skipped=trainer.guard.skipped,
+            )
+
+
+def _begin(workspace: Workspace, trainer: Trainer, physical: int) -> None:
+    """Fit the run to its device, say and keep what it is, and drop what was written behind its checkpoint."""
+    plan, before = trainer.setup.plan, trainer.physical
+    trainer.fit(physical or plan.settings.physical_batch)
+    if before and before != trainer.physical:
+        say(
+            f"{trainer.physical} contexts in memory at once now, {before} before: the same to rounding, not to the last bit"
         )
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    LocalStore(plan.folder).put(TOKENIZER, plan.paths.tokenizer.read_bytes())
+    info = describe(trainer.setup, trainer.physical)
+    say(told(trainer.setup, trainer.physical) + (f"; going on from step {trainer.step:,}" if trainer.step else ""))
+    write_run_info(plan.folder, info)
+    rewind_metrics(plan.folder, trainer.step)
 
 
-def _steps(trainer: Trainer, last: int, stopped: list[int]) -> tuple[Metric | None, Path | None]:
-    """Steps up to `last`, or until `stopped` fills; returns the last one's metric and the last checkpoint."""
-    setup, settings = trainer.setup, trainer.setup.settings
+def _steps(trainer: Trainer, last: int, asked: Interrupt) -> tuple[Metric | None, Path | None]:
+    """Steps up to `last`, or until a stop is asked for; returns the last one's metric and the last checkpoint."""
+    plan, settings = trainer.setup.plan, trainer.setup.plan.settings
     metric: Metric | None = None
     path: Path | None = None
-    saved = trainer.step
-    if trainer.step == 0:
-        append_metric(
-            setup.folder, Metric(step=0, epoch=0, tokens=0, supervised=0).model_copy(update=trainer.evaluate())
-        )
-    losses: dict[str, float] = {}
-    with progress(f"train {setup.run}", setup.steps) as bar:
+    saved, drawn = trainer.step, time.monotonic()
+    with progress(f"train {plan.run}", plan.steps) as bar, _writer(trainer) as write:
         bar.advance(trainer.step)
-        while trainer.step < last and not stopped:
-            metric, losses = trainer.train_step(), {}
-            if trainer.step % settings.evaluate_every == 0 or trainer.step == setup.steps:
-                losses = trainer.evaluate()
-            append_metric(setup.folder, metric.model_copy(update=losses))
-            bar.advance(1, f"loss {metric.loss:.3f}, {metric.tokens_per_second:,.0f} tokens/s")
-            if trainer.step % settings.checkpoint_every == 0:
-                path, saved = trainer.save(losses.get("phrasing")), trainer.step
-                draw(setup.folder)
-    if trainer.step != saved:
-        path = trainer.save(losses.get("phrasing"))
+        try:
+            if _unmeasured(trainer):
+                write(trainer.evaluate())
+            while trainer.step < last and not asked.look():
+                metric = trainer.train_step()
+                asked.unsaved = True
+                write(metric)
+                bar.advance(1, _shown(metric))
+                if _due(trainer):
+                    write(trainer.evaluate())
+                if trainer.step % settings.checkpoint_every == 0:
+                    path, saved = trainer.save(), trainer.step
+                    asked.unsaved = False
+                if time.monotonic() - drawn >= DRAWN:
+                    draw(plan.folder)
+                    drawn = time.monotonic()
+        except Interrupted:  # the step or the evaluation in hand is dropped; what stands before it is kept
+            pass
+    if asked.unsaved and trainer.step != saved:
+        path = trainer.save()
     return metric, path
 
 
-def _describe(trainer: Trainer) -> RunInfo:
-    """Say, and keep, what this run is."""
-    setup = trainer.setup
-    info = RunInfo(
-        run=setup.run,
+def _due(trainer: Trainer) -> bool:
+    """Whether the held-out splits are looked at after this step."""
+    plan, step = trainer.setup.plan, trainer.step
+    return step % plan.settings.evaluate_every == 0 or step == plan.steps
+
+
+def _unmeasured(trainer: Trainer) -> bool:
+    """Whether that look is still to be taken: before the first step, or where a stop cut it short."""
+    step = trainer.step
+    seen = (one for one in read_metrics(trainer.setup.plan.folder) if one.step == step)
+    return _due(trainer) and all(one.phrasing is None and one.unseen is None for one in seen)
+
+
+def _shown(metric: Metric) -> str:
+    mfu = f", {metric.mfu:.0%} MFU" if metric.mfu is not None else ""
+    return f"loss {metric.loss:.3f}, {metric.tokens_per_second:,.0f} tokens/s{mfu}"
+
+
+@contextmanager
+def _writer(trainer: Trainer) -> Iterator[Callable[[Metric], None]]:
+    """Puts a metric into metrics.jsonl, and for TensorBoard if asked to."""
+    plan = trainer.setup.plan
+    board = tensorboard.writer(plan.folder, plan.settings.tensorboard)
+
+    def write(metric: Metric) -> None:
+        append_metric(plan.folder, metric)
+        board.add(metric)
+
+    try:
+        yield write
+    finally:
+        board.close()
+
+
+@contextmanager
+def _explained(trainer: Trainer) -> Iterator[None]:
+    """Running out of memory or of disk, said as what it is and with the mend."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "alloc" not in str(error):
+            raise
+        raise Failure(
+            f"out of memory in step {trainer.step + 1}, with {trainer.physical} contexts at once: {str(error).splitlines()[0]}",
+            where=f"run {trainer.setup.plan.run}",
+            mend="run again with a smaller --batch (the step stays as large), or set train.recompute = true; "
+            "the last checkpoint is as it was",
+        ) from error
+    except OSError as error:
+        raise Failure(
+            f"step {trainer.step} could not be written down: {error.strerror or error}",
+            where=str(error.filename or trainer.setup.plan.folder),
+            mend="make room there, then run the same command again: it goes on from the last whole checkpoint",
+        ) from error
+
+
+def describe(setup: Setup, physical: int) -> RunInfo:
+    """What this run is, for `run.json` and the picture."""
+    plan = setup.plan
+    return RunInfo(
+        run=plan.run,
         git=git_revision(),
-        preset=setup.settings.preset,
-        parameters=trainer.model.num_parameters,
-        vocabulary=setup.config.vocabulary,
-        context=setup.config.context,
-        batch=setup.settings.batch,
-        steps=setup.steps,
-        epoch_tokens=setup.data.meta.tokens,
+        preset=plan.settings.preset,
+        parameters=plan.config.parameters,
+        vocabulary=plan.config.vocabulary,
+        context=plan.data.meta.context,
+        batch=plan.settings.batch,
+        steps=plan.steps,
+        epoch_tokens=plan.data.meta.tokens,
         device=setup.device.type,
         precision=setup.precision,
         attention=setup.backend,
+        physical_batch=physical,
+        optimizer=plan.settings.optimizer,
+        schedule=plan.settings.schedule,
+        compiled=setup.compiled,
     )
-    say(
-        f"run {info.run}: {info.preset}, {info.parameters:,} parameters, {len(setup.data):,} contexts of {info.context}, "
-        f"{info.steps:,} steps of {info.batch}; {info.device}, {info.precision}, attention {info.attention}"
-        + (f"; going on from step {trainer.step:,}" if trainer.step else "")
+
+
+def told(setup: Setup, physical: int) -> str:
+    """What this run is, in a line."""
+    plan = setup.plan
+    examples = plan.records_per_context * plan.settings.batch
+    at_once = f", {physical} at once" if physical and physical != plan.settings.batch else ""
+    return (
+        f"run {plan.run}: {plan.settings.preset}, {plan.config.parameters:,} parameters; {plan.steps:,} steps of "
+        f"{plan.settings.batch} contexts{at_once} ({plan.records_per_context:.1f} records a context of "
+        f"{plan.data.meta.context:,}, {examples:,.0f} a step); {plan.settings.optimizer}, {plan.settings.schedule}; "
+        f"{setup.device.type}, {setup.precision}, attention {setup.backend}{', compiled' if setup.compiled else ''}"
     )
-    return info

@@ -8,7 +8,6 @@ about 3 s); this process imports no torch and holds no model.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -25,6 +24,7 @@ from foundation.records import Contract
 from foundation.store import LocalStore
 from trainer.metrics import ROUNDS, RoundPoint
 from trainer.paths import run_folder
+from trainer.plan import plan
 from trainer.stages import Ended, Signals, Stopped, end_leftovers, run_stage
 
 if TYPE_CHECKING:
@@ -60,14 +60,22 @@ class State(Contract):
 
 
 def orchestrate(
-    workspace: Workspace, *, run: str, rounds: int, limit: int | None = None, device: str = "auto", fresh: bool = False
+    workspace: Workspace,
+    *,
+    run: str,
+    rounds: int,
+    limit: int | None = None,
+    device: str = "auto",
+    fresh: bool = False,
+    passed_on: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Take `run` through all its rounds, or from where it stands to its end, and return what came of it.
 
-    `limit`: questions a split, at most (None: judge.answers of the settings). SIGTERM and Ctrl-C end the stage at a clean
+    `limit`: questions a split, at most (None: judge.answers of the settings); `passed_on`: more arguments for the training
+    stage. SIGTERM and Ctrl-C end the stage at a clean
     point; the summary then says `"stopped": true`. Raises `UsageError` or `Failure` if training cannot go on.
     """
-    line = _Line(workspace, run, limit, device)
+    line = _Line(workspace, run, limit, device, passed_on)
     with workspace.lock(f"orchestrate-{run}", wait=False):
         line.begin(rounds, fresh)
         stopped = False
@@ -89,8 +97,11 @@ def orchestrate(
 class _Line:
     """One run of the orchestrator: where things are, and what is done."""
 
-    def __init__(self, workspace: Workspace, run: str, limit: int | None, device: str) -> None:
+    def __init__(
+        self, workspace: Workspace, run: str, limit: int | None, device: str, passed_on: Sequence[str]
+    ) -> None:
         self.workspace, self.run, self.limit, self.device = workspace, run, limit, device
+        self.passed_on = passed_on
         self.folder = run_folder(workspace, run)
         self.mark = stable_id("orchestrate", str(workspace.root), run)
         self.signals = Signals()
@@ -110,7 +121,7 @@ class _Line:
             path.unlink(missing_ok=True)
         found = _read_state(path)
         if found is None:
-            self.state = State(run=self.run, rounds=rounds, steps=_planned_steps(self.workspace))
+            self.state = State(run=self.run, rounds=rounds, steps=plan(self.workspace, self.run).steps)
             return
         if found.rounds != rounds:
             raise UsageError(
@@ -157,11 +168,13 @@ class _Line:
 
     def train(self, number: int) -> None:
         until = max(1, round(self.state.steps * number / self.state.rounds))
-        arguments = ["run", "--run", self.run, "--device", self.device, "--json"]
+        arguments = ["run", "--run", self.run, "--device", self.device, "--json", *self.passed_on]
         arguments += ["--fresh"] if self.fresh and number == 1 else []
         # The last round has no step to stop at: it ends where the trainer's own plan ends.
         arguments += ["--until-step", str(until)] if number < self.state.rounds else []
         ended = self.stage(number, "train", "trainer.cli", arguments)
+        if ended.document.get("stopped") == "stop" and not ended.code:
+            raise Stopped
         if ended.code or ended.document.get("stopped") in (None, "signal"):
             kind = UsageError if ended.code == 2 else Failure
             raise kind(
@@ -294,20 +307,3 @@ def _read_state(path: Path) -> State | None:
         raise Failure(
             "the run's state cannot be read", where=str(path), mend="begin it anew with --fresh, or name another run"
         ) from error
-
-
-def _planned_steps(workspace: Workspace) -> int:
-    """Steps of the whole run, before torch is there to ask; the first stage's own figure takes its place."""
-    from trainer.pack import PackMeta
-    from trainer.paths import TrainPaths
-    from trainer.presets import recipe
-
-    path = TrainPaths.of(workspace).pack("train") / "meta.json"
-    try:
-        packs = PackMeta.model_validate_json(path.read_bytes()).packs
-    except (FileNotFoundError, ValidationError) as error:
-        raise UsageError(
-            "there are no packs to train on", where=str(path), mend="make them with `trainer pack`"
-        ) from error
-    settings = recipe(workspace.settings.train)
-    return math.ceil(math.ceil(settings.epochs * packs) / settings.batch)

@@ -1,13 +1,11 @@
-"""What is fixed before a run's first step: data, shape, device, precision, and what makes the run this run.
+"""What is fixed before a run's first step, as far as torch is needed to know it: device, precision, attention, compilation.
 
-Guarantees: packs, tokenizer and preset fit each other, or one clear error says what to do. Cost: opens memory-mapped
-files; imports torch.
+Guarantees: what cannot run here is one clear error before anything is loaded. Cost: imports torch (about 2 s).
 """
 
 from __future__ import annotations
 
-import math
-import random
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,59 +13,51 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from foundation.console import say
 from foundation.errors import UsageError
-from foundation.ids import seed_of, stable_id
 from foundation.records import Split
 from trainer.attention import Backend, choose_backend
+from trainer.epochs import Epochs
 from trainer.pack import PackedData
-from trainer.paths import TrainPaths, run_folder
-from trainer.presets import model_config, recipe
-from trainer.shape import ModelConfig
-from trainer.tokenizer import tokenizer_sha
+from trainer.plan import Identity, Plan
 
 if TYPE_CHECKING:
-    from foundation.tables import TrainSettings
-    from foundation.workspace import Workspace
+    import numpy as np
+    from numpy.typing import NDArray
 
 HELD_OUT: tuple[Split, ...] = ("phrasing", "unseen")
+EVALUATED = 32  # contexts of a held-out split that a validation loss is taken over, at most
+WORTH_COMPILING = 5_000_000  # tokens of a run on a CPU: below, half a minute of compiling is not won back
 Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The contexts of a held-out split that a loss is taken over, each given by its record numbers."""
+
+    data: PackedData
+    contexts: list[NDArray[np.int32]]
 
 
 @dataclass(frozen=True)
 class Setup:
     """All that is fixed before the first step."""
 
-    run: str
-    folder: Path
-    settings: TrainSettings
-    config: ModelConfig
-    data: PackedData
-    held_out: dict[Split, PackedData]
+    plan: Plan
+    held_out: dict[Split, HeldOut]
     device: torch.device
     precision: Precision
     backend: Backend
-    tokenizer: str
+    compiled: bool
 
     @property
-    def contexts(self) -> int:
-        """Contexts to be consumed through all epochs; the last step may hold fewer than the others."""
-        return math.ceil(self.settings.epochs * len(self.data))
-
-    @property
-    def steps(self) -> int:
-        return math.ceil(self.contexts / self.settings.batch)
-
-    @property
-    def identity(self) -> dict[str, str | int | float | bool]:
-        """What makes this run this run. Left out: how often it saves and looks at itself, and how rounds cut it."""
-        free = {"checkpoint_every", "evaluate_every", "rounds", "vocabulary"}
+    def identity(self) -> Identity:
+        """What makes this run this run: to the last bit, on a CPU."""
         return {
-            **{f"train.{key}": value for key, value in self.settings.model_dump(exclude=free).items()},
-            **{f"model.{key}": value for key, value in self.config.model_dump().items()},
-            "tokenizer": self.tokenizer[:16],
-            "packs": stable_id("packs", self.data.meta.model_dump_json()),
+            **self.plan.identity,
             "device": self.device.type,
             "precision": self.precision,
+            "compiled": self.compiled,
         }
 
 
@@ -93,37 +83,43 @@ def choose_precision(device: torch.device) -> Precision:
     return "bfloat16" if flags & {"avx512_bf16", "amx_bf16"} else "float32"
 
 
-def prepare(workspace: Workspace, run: str, device: torch.device) -> Setup:
-    """Open the data and fix the shape of a run. Raises `UsageError` if packs or tokenizer are missing or do not match."""
-    paths, settings = TrainPaths.of(workspace), recipe(workspace.settings.train)
-    sha = tokenizer_sha(paths.tokenizer)
-    data = PackedData.open(paths.pack("train"), tokenizer_sha=sha)
-    if not data.meta.supervised:
+def choose_compiled(plan: Plan, device: torch.device) -> bool:
+    """Whether to compile the model. Raises `UsageError` if that is asked for and no C++ compiler is found for a CPU."""
+    asked = plan.settings.compile
+    compiler = device.type != "cpu" or any(shutil.which(name) for name in ("g++", "clang++", "c++"))
+    if asked == "on" and not compiler:
         raise UsageError(
-            "the packs hold nothing to learn from",
-            where=str(data.folder),
-            mend="generate records, then shuffle and pack",
+            "torch.compile needs a C++ compiler on a CPU, and none is on PATH",
+            where="train.compile in factory.toml",
+            mend='install g++, or set train.compile = "off"',
         )
-    held_out = {split: PackedData.open(paths.pack(split), tokenizer_sha=sha) for split in HELD_OUT}
-    return Setup(
-        run=run,
-        folder=run_folder(workspace, run),
-        settings=settings,
-        config=model_config(settings.preset, data.meta.vocabulary, data.meta.context),
-        data=data,
+    if asked != "auto":
+        return asked == "on"
+    tokens = plan.epochs.contexts * plan.data.meta.context
+    return compiler and (device.type != "cpu" or tokens >= WORTH_COMPILING)
+
+
+def prepare(plan: Plan, device: torch.device) -> Setup:
+    """Fix how a run is computed. Raises `UsageError` if that cannot be done here."""
+    held_out = {}
+    for split in HELD_OUT:
+        data = PackedData.open(plan.paths.pack(split), tokenizer_sha=plan.tokenizer)
+        if data.meta.records:
+            everything = Epochs(data, type(plan.mix)(), seed=plan.settings.seed, epochs=1)
+            held_out[split] = HeldOut(data, everything.take(0, EVALUATED))
+    setup = Setup(
+        plan=plan,
         held_out=held_out,
         device=device,
         precision=choose_precision(device),
         backend=choose_backend(device),
-        tokenizer=sha,
+        compiled=choose_compiled(plan, device),
     )
-
-
-def pack_order(seed: int, epoch: int, packs: int) -> list[int]:
-    """The order of the contexts in one epoch: a permutation that is a function of the arguments alone."""
-    order = list(range(packs))
-    random.Random(seed_of("epoch", seed, epoch)).shuffle(order)
-    return order
+    if device.type == "cuda" and setup.precision == "float32":
+        say(
+            f"{torch.cuda.get_device_name(device)} has no bfloat16 in hardware: training in float32, several times slower"
+        )
+    return setup
 
 
 def git_revision() -> str:

@@ -6,15 +6,17 @@ Cost: torch is imported when it runs (about 2 s), never for `--help`.
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import typer
 
-from foundation.console import emit_json, table
+from foundation.console import emit_json, say, table
 from trainer.commands.options import AS_JSON, DEVICE, RUN, Device
 
 if TYPE_CHECKING:
     from foundation.workspace import Workspace
+    from trainer.plan import Plan
 
 
 def register(app: typer.Typer) -> None:
@@ -28,60 +30,120 @@ def run_command(
         None, min=1, help="Stop here, with a checkpoint; the schedule stays that of the whole run."
     ),
     fresh: bool = typer.Option(False, "--fresh", help="Forget this run's checkpoints and figures, and begin anew."),
+    batch: str = typer.Option(
+        "",
+        "--batch",
+        metavar="N|auto",
+        help="Contexts in memory at once; auto: as many as fit. The step stays as large.",
+    ),
+    leave_vram: str = typer.Option(
+        "", "--leave-vram", metavar="SIZE", help="GPU memory that auto leaves free; default: train.leave_vram, 1G."
+    ),
     orchestrated: bool = typer.Option(
         False, "--orchestrate", help="Train, answer and judge in turn: train.rounds rounds, a process group a stage."
     ),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be trained, and train nothing."),
     device: Device = DEVICE,
     as_json: bool = AS_JSON,
 ) -> None:
-    """Train, going on from the run's newest checkpoint if it has one; settings are in factory.toml, [train]."""
-    from dataclasses import asdict
+    """Train, going on from the run's newest checkpoint if it has one; settings are in factory.toml, [train] and [mix].
 
+    Ctrl-C, SIGTERM or a file STOP in the run's folder end it with a checkpoint; the same command goes on from there.
+    """
+    from foundation.errors import UsageError
     from foundation.workspace import Workspace
+    from trainer.plan import plan
 
+    physical, leave = _physical(batch), _leave(leave_vram)
     workspace = Workspace.find()
+    if orchestrated and (until_step is not None or dry_run):
+        raise UsageError(
+            f"{'--dry-run' if dry_run else '--until-step'} and --orchestrate exclude each other",
+            where="the command line",
+            mend="leave one of them out"
+            if dry_run
+            else "leave --until-step out: the rounds (train.rounds) cut the run",
+        )
     if orchestrated:
-        _orchestrate(workspace, run, until_step, fresh, device, as_json)
+        passed_on = [*(["--batch", batch] if batch else []), *(["--leave-vram", leave_vram] if leave_vram else [])]
+        _orchestrate(workspace, run, passed_on, fresh, device, as_json)
         return
+    planned = plan(workspace, run)  # nobody is asked for a device in vain
+    if leave is not None:
+        planned = replace(planned, settings=planned.settings.model_copy(update={"leave_vram": leave}))
+    if batch == "auto":  # and forget what the settings or the last checkpoint say
+        planned = replace(planned, settings=planned.settings.model_copy(update={"physical_batch": 0}))
+    if dry_run:
+        _dry_run(planned, device, as_json)
+        return
+    with workspace.lock(f"train-{run}", wait=False):
+        pass  # nobody else trains this run
     from foundation.devices import hold_device
 
-    _check(workspace, run)
     with hold_device(f"trainer run in {workspace.root}", ask=True, name="cpu" if device == "cpu" else ""):
         from trainer.loop import train
         from trainer.setup import choose_device
 
-        summary = train(workspace, run, choose_device(device), until=until_step, fresh=fresh)
+        torch_device = choose_device(device)
+        summary = train(
+            workspace, planned, torch_device, until=until_step, fresh=fresh, physical=physical, anew=batch == "auto"
+        )
     emit_json(asdict(summary)) if as_json else table(("run", ""), asdict(summary).items())
 
 
-def _check(workspace: Workspace, run: str) -> None:
-    """Nobody is asked for a device in vain: what stops a run is found before, as far as torch is not needed for it."""
-    from trainer.pack import PackedData
-    from trainer.paths import TrainPaths, run_folder
-    from trainer.presets import model_config
-    from trainer.tokenizer import tokenizer_sha
+def _physical(batch: str) -> int:
+    from foundation.errors import UsageError
 
-    run_folder(workspace, run)
-    paths = TrainPaths.of(workspace)
-    data = PackedData.open(paths.pack("train"), tokenizer_sha=tokenizer_sha(paths.tokenizer))
-    model_config(workspace.settings.train.preset, data.meta.vocabulary, data.meta.context)
-    with workspace.lock(f"train-{run}", wait=False):
-        pass  # nobody else trains this run
+    if batch in ("", "auto"):
+        return 0
+    if not batch.isdecimal() or not int(batch):
+        raise UsageError(f"not a number of contexts: {batch!r}", where="--batch", mend="a number from 1 on, or auto")
+    return int(batch)
+
+
+def _leave(text: str) -> float | None:
+    from foundation.quantities import size_bytes
+
+    return size_bytes(text) / (1 << 30) if text else None
+
+
+def _dry_run(planned: Plan, device: Device, as_json: bool) -> None:
+    """What the run would be: shape, data, steps."""
+    from trainer.loop import told
+    from trainer.setup import choose_device, prepare
+
+    setup = prepare(planned, choose_device(device))
+    meta, settings = planned.data.meta, planned.settings
+    result = {
+        "run": planned.run,
+        "preset": settings.preset,
+        "parameters": planned.config.parameters,
+        "epochs": settings.epochs,
+        "contexts": planned.epochs.contexts,
+        "steps": planned.steps,
+        "records_per_context": round(planned.records_per_context, 2),
+        "examples_per_step": round(planned.records_per_context * settings.batch, 1),
+        "tokens_per_epoch": meta.tokens,
+        "supervised_per_epoch": meta.supervised,
+        "device": setup.device.type,
+        "precision": setup.precision,
+        "attention": setup.backend,
+        "compiled": setup.compiled,
+    }
+    if as_json:
+        emit_json(result)
+        return
+    say(told(setup, 0))
+    table(("would train", ""), result.items())
 
 
 def _orchestrate(
-    workspace: Workspace, run: str, until_step: int | None, fresh: bool, device: Device, as_json: bool
+    workspace: Workspace, run: str, passed_on: list[str], fresh: bool, device: Device, as_json: bool
 ) -> None:
-    from foundation.errors import UsageError
     from trainer.orchestrate import orchestrate
 
-    if until_step is not None:
-        raise UsageError(
-            "--until-step and --orchestrate exclude each other",
-            where="the command line",
-            mend="leave --until-step out: the rounds (train.rounds) cut the run",
-        )
-    summary = orchestrate(workspace, run=run, rounds=workspace.settings.train.rounds, device=device, fresh=fresh)
+    rounds = workspace.settings.train.rounds
+    summary = orchestrate(workspace, run=run, rounds=rounds, device=device, fresh=fresh, passed_on=passed_on)
     if as_json:
         emit_json(summary)
         return

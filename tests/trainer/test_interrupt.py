@@ -1,0 +1,70 @@
+"""How a run is asked to stop: signals and the file STOP."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from trainer.interrupt import STOP, Interrupted, interrupt
+
+
+def test_nobody_asked(tmp_path: Path) -> None:
+    with interrupt(tmp_path) as asked:
+        assert asked.look() == ""
+        asked.check()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_waits_for_a_point_where_nothing_is_lost(tmp_path: Path, number: signal.Signals) -> None:
+    with interrupt(tmp_path) as asked:
+        os.kill(os.getpid(), number)
+        assert asked.look() == "signal"
+        with pytest.raises(Interrupted):
+            asked.check()
+
+
+def test_with_everything_saved_a_signal_waits_for_nothing(tmp_path: Path) -> None:
+    with interrupt(tmp_path) as asked:
+        asked.unsaved = False
+        with pytest.raises(Interrupted):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_second_signal_is_the_former_handlers(tmp_path: Path) -> None:
+    with interrupt(tmp_path):
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_the_handlers_are_put_back(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with interrupt(tmp_path):
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_the_file_is_obeyed_and_taken_away(tmp_path: Path) -> None:
+    with interrupt(tmp_path) as asked:
+        (tmp_path / STOP).touch()
+        assert asked.look() == "stop"
+        asked.done()
+    assert not (tmp_path / STOP).exists()
+
+
+def test_a_file_from_before_the_run_is_no_wish(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / STOP).touch()
+    with interrupt(tmp_path) as asked:
+        assert asked.look() == ""
+    assert "left from before this run" in capsys.readouterr().err
+
+
+def test_a_signal_leaves_the_file_alone(tmp_path: Path) -> None:
+    with interrupt(tmp_path) as asked:
+        os.kill(os.getpid(), signal.SIGTERM)
+        (tmp_path / STOP).touch()
+        asked.done()
+    assert (tmp_path / STOP).exists()
