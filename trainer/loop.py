@@ -200,8 +200,9 @@ def _explained(trainer: Trainer) -> Iterator[None]:
     except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "alloc" not in str(error):
             raise
+        reason = str(error).partition("\n")[0]
         raise Failure(
-            f"out of memory in step {trainer.step + 1}, with {trainer.physical} contexts at once: {str(error).splitlines()[0]}",
+            f"out of memory in step {trainer.step + 1}, with {trainer.physical} contexts at once{reason and f': {reason}'}",
             where=f"run {trainer.setup.plan.run}",
             mend="run again with a smaller --batch (the step stays as large), or set train.recompute = true; "
             "the last checkpoint is as it was",
