@@ -6,41 +6,50 @@ Cost: tokenising, about 0.15 ms a record; then best fit, longest first, in windo
 99.8 % full at 1,024 and more above. Memory: some 30 bytes a record. Reading is memory-mapped.
 
 One folder a split: `tokens.bin` (uint16, or uint32 above 65,536 tokens), `mask.bin` (uint8), `records.npy` (int64, n + 1
-offsets), `order.npy` (int32, record numbers, context by context), `packs.npy` (int64, p + 1 offsets into `order`), `meta.json`.
+offsets), `types.npy` (uint16, number of the record's prompt type in meta.json), `meta.json`; beside them, `manifest.json`.
 """
 
 from __future__ import annotations
 
-import random
+import hashlib
+import io
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from foundation.console import Progress, progress
+from foundation.console import progress
 from foundation.errors import Failure, UsageError
-from foundation.ids import seed_of
-from foundation.records import Contract, Record, Split
-from trainer.chatml import ENDOFTEXT, encode_records, special_id
+from foundation.records import Contract, Split
+from trainer.bestfit import Int32s, Int64s, pack_lengths
+from trainer.chatml import ENDOFTEXT, encode_flat, special_id
+from trainer.epochs import permutation
+from trainer.mix import RAW, RAW_ARTICLE, wants_raw
 from trainer.paths import SPLITS, TrainPaths, new_folder
 from trainer.presets import recipe
-from trainer.shuffle import shuffle_meta, shuffled_records
+from trainer.raw import RawReport, raw_articles, raw_documents
+from trainer.shuffle import shuffle_meta, shuffled_examples
 from trainer.tokenizer import load_tokenizer, tokenizer_sha
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from foundation.records import Message, Record
     from foundation.workspace import Workspace
+    from trainer.chatml import Encoded
     from trainer.layout import Batch
+    from trainer.shuffle import Example
 
-WINDOW = 100_000  # records packed together: more would fill contexts no better and hold more in memory
+T = TypeVar("T")
+NAMED = 20  # records left out that are named; the rest are counted
 ENCODED = 1_000  # records tokenised at a time
-
-Int32s = NDArray[np.int32]
-Int64s = NDArray[np.int64]
 
 
 class PackMeta(Contract):
@@ -60,8 +69,16 @@ class PackMeta(Contract):
     tokens: int
     supervised: int
     too_long: int
+    too_long_records: tuple[str, ...] = ()
+    unanswered: int = 0
+    unanswered_records: tuple[str, ...] = ()
     longest: int
     text_bytes: int
+    raw_documents: int = 0
+    raw_tokens: int = 0
+    digest: str
+    types: tuple[str, ...]
+    families: tuple[str, ...]
 
     @property
     def efficiency(self) -> float:
@@ -70,7 +87,7 @@ class PackMeta(Contract):
     def figures(self) -> dict[str, object]:
         """The counts and the shares made of them, for people and `--json`."""
         return {
-            **self.model_dump(exclude={"v"}),
+            **self.model_dump(exclude={"v", "types", "families"}),
             "efficiency": round(self.efficiency, 6),
             "records_per_context": round(self.records / max(1, self.packs), 3),
             "supervised_share": round(self.supervised / max(1, self.tokens), 6),
@@ -79,171 +96,214 @@ class PackMeta(Contract):
         }
 
 
-def pack_lengths(lengths: Sequence[int] | Int64s, context: int, window: int = WINDOW) -> tuple[Int32s, Int64s]:
-    """Put records of these lengths (each 1 to `context`) into contexts.
-
-    Returns `order` (n record numbers, context by context) and `packs` (p + 1 offsets into it). Each window of records is
-    packed by itself, longest first, each into the fullest context it still fits.
-    """
-    orders, sizes = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=np.int64)]
-    rest = np.asarray(lengths, dtype=np.int64)
-    for start in range(0, len(rest), window):
-        members = _best_fit(rest[start : start + window], context)
-        orders.append(np.fromiter(chain.from_iterable(members), dtype=np.int32) + np.int32(start))
-        sizes.append(np.fromiter(map(len, members), dtype=np.int64))
-    order, size = np.concatenate(orders), np.concatenate(sizes)
-    packs = np.zeros(len(size) + 1, dtype=np.int64)
-    np.cumsum(size, out=packs[1:])
-    return order, packs
-
-
-def _best_fit(lengths: Int64s, context: int) -> list[list[int]]:
-    """One window. `room` has bit c set while a context with c free positions waits in `waiting[c]`."""
-    longest_first = np.argsort(-lengths, kind="stable")
-    waiting: list[list[list[int]]] = [[] for _ in range(context + 1)]
-    full: list[list[int]] = []
-    room = 0
-    for member, length in zip(longest_first.tolist(), lengths[longest_first].tolist(), strict=True):
-        fitting = room >> length
-        if fitting:
-            free = length + (fitting & -fitting).bit_length() - 1
-            stack = waiting[free]
-            members = stack.pop()
-            if not stack:
-                room ^= 1 << free
-            members.append(member)
-        else:
-            free, members = context, [member]
-        free -= length
-        if free:
-            waiting[free].append(members)
-            room |= 1 << free
-        else:
-            full.append(members)
-    return full + [members for stack in waiting for members in stack]
-
-
-def pack(workspace: Workspace) -> list[PackMeta]:
+def pack(workspace: Workspace, *, raw: bool | None = None) -> list[PackMeta]:
     """Make `train/packs` from the shuffled records and the tokenizer, one folder a split.
 
-    Raises `UsageError` if either is missing or no record of the train split fits a context; what was there before then stays.
+    `raw`: raw text too, in the train split; None: if the mix asks for it. Raises `UsageError` if records or tokenizer are
+    missing or nothing of the train split can be trained on; what was there before then stays.
     """
     paths, settings = TrainPaths.of(workspace), recipe(workspace.settings.train)
     shuffled, tokenizer = shuffle_meta(paths), load_tokenizer(paths.tokenizer)
+    with_raw = wants_raw(workspace.settings.mix) if raw is None else raw
     metas = []
     with new_folder(paths.packs) as folder:
+        shutil.copyfile(paths.manifest, folder / "manifest.json")
         for split in SPLITS:
             (folder / split).mkdir()
-            with progress(f"packed, {split}", shuffled.records[split]) as bar:
-                meta = pack_split(
-                    shuffled_records(paths, split),
-                    folder / split,
-                    split=split,
-                    tokenizer=tokenizer,
-                    tokenizer_sha=tokenizer_sha(paths.tokenizer),
-                    manifest=shuffled.manifest,
-                    context=settings.context,
-                    seed=settings.seed,
-                    bar=bar,
-                )
-            if split == "train" and not meta.records:
-                what = f"all {meta.too_long:,} records of the train split are longer than a context of {meta.context} tokens"
-                mend = f"raise it: the longest has {meta.longest:,} tokens"
-                raise UsageError(what, where="train.context in factory.toml", mend=mend)
-            metas.append(meta)
+            with TokenFiles(folder / split, tokenizer, settings.context) as files:
+                with progress(f"packed, {split}", shuffled.records[split]) as bar:
+                    for batch in _batches(shuffled_examples(paths, split)):
+                        files.add(batch)
+                        bar.advance(len(batch))
+                if split == "train":
+                    _check_some(files)
+                    if with_raw:
+                        _add_raw(files, workspace)
+                metas.append(files.finish(split, tokenizer_sha(paths.tokenizer), shuffled.manifest, settings.seed))
     return metas
 
 
-def pack_split(
-    records: Iterable[Record],
-    folder: Path,
-    *,
-    split: Split,
-    tokenizer: Tokenizer,
-    tokenizer_sha: str,
-    manifest: str,
-    context: int,
-    seed: int,
-    bar: Progress,
-) -> PackMeta:
-    """Tokenise `records` and write their token files and contexts into the empty `folder`."""
-    vocabulary = tokenizer.get_vocab_size()
-    dtype: Literal["uint16", "uint32"] = "uint16" if vocabulary <= 1 << 16 else "uint32"
-    supervised = too_long = longest = text_bytes = 0
-    chunks: list[Int64s] = []
-    with open(folder / "tokens.bin", "xb") as tokens, open(folder / "mask.bin", "xb") as masks:
-        for batch in _batches(records):
-            kept: list[int] = []
-            for record, (ids, mask) in zip(batch, encode_records(tokenizer, batch), strict=True):
-                longest = max(longest, len(ids))
-                if len(ids) > context:
-                    too_long += 1
-                    continue
-                tokens.write(np.asarray(ids, dtype=dtype).tobytes())
-                masks.write(bytes(mask))
-                kept.append(len(ids))
-                supervised += sum(mask)
-                text_bytes += sum(len(message.content.encode()) for message in record.messages)
-            chunks.append(np.asarray(kept, dtype=np.int64))
+class TokenFiles:
+    """Writes the token files of one split into an empty folder: `add` and `add_raw`, then `finish`."""
+
+    def __init__(self, folder: Path, tokenizer: Tokenizer, context: int) -> None:
+        self.folder, self.tokenizer, self.context = folder, tokenizer, context
+        self.vocabulary = tokenizer.get_vocab_size()
+        self.dtype: Literal["uint16", "uint32"] = "uint16" if self.vocabulary <= 1 << 16 else "uint32"
+        self.left_out = {"too_long": LeftOut(), "unanswered": LeftOut()}
+        self.raw = RawReport()
+        self.raw_documents = self.raw_tokens = self.supervised = self.longest = self.text_bytes = 0
+        self._kinds: dict[tuple[str, str], int] = {}
+        self._lengths: list[Int32s] = [np.zeros(0, dtype=np.int32)]
+        self._types: list[NDArray[np.uint16]] = [np.zeros(0, dtype=np.uint16)]
+        self._digest = hashlib.blake2b(digest_size=16)
+
+    def __enter__(self) -> TokenFiles:
+        self._open = ExitStack()
+        self._tokens = self._open.enter_context(open(self.folder / "tokens.bin", "xb"))
+        self._mask = self._open.enter_context(open(self.folder / "mask.bin", "xb"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def add(self, records: Sequence[Example | Record]) -> None:
+        """Encode `records` and write those that fit the context and have something to train on; count and name the others."""
+        ids, mask, lengths = encode_flat(self.tokenizer, records)
+        ends = np.cumsum(lengths)
+        trained = np.concatenate(([0], np.cumsum(mask, dtype=np.int64)))
+        answers = trained[ends] - trained[ends - lengths]
+        kept = (lengths <= self.context) & (answers > 0)
+        for number in np.flatnonzero(~kept).tolist():
+            record = records[number]
+            long = lengths[number] > self.context
+            why = f"{lengths[number]:,} tokens" if long else "nothing is trained on"
+            self.left_out["too_long" if long else "unanswered"].note(f"{record.prompt_type} {record.id}: {why}")
+        self.longest = max(self.longest, int(lengths.max(initial=0)))
+        chosen = [records[number] for number in np.flatnonzero(kept).tolist()]
+        kinds = [self._kind(record.prompt_type, record.family) for record in chosen]
+        self.text_bytes += sum(len(_content(message).encode()) for record in chosen for message in record.messages)
+        positions = np.repeat(kept, lengths)
+        self._write(ids[positions], mask[positions], lengths[kept], np.asarray(kinds, dtype=np.uint16))
+
+    def add_raw(self, documents: Sequence[tuple[str, Encoded]]) -> None:
+        """Write raw documents that fit the context (see `trainer.raw`)."""
+        kinds = np.full(len(documents), self._kind(RAW_ARTICLE, RAW), dtype=np.uint16)
+        lengths = np.asarray([len(ids) for _, (ids, _) in documents], dtype=np.int64)
+        ids = np.fromiter(chain.from_iterable(ids for _, (ids, _) in documents), dtype=np.uint32)
+        mask = np.fromiter(chain.from_iterable(mask for _, (_, mask) in documents), dtype=np.uint8)
+        self.raw_documents += len(documents)
+        self.raw_tokens += len(ids)
+        self.text_bytes += sum(len(text.encode()) for text, _ in documents)
+        self._write(ids, mask, lengths, kinds)
+
+    @property
+    def records(self) -> int:
+        return sum(map(len, self._lengths))
+
+    def finish(self, split: Split, tokenizer: str, manifest: str, seed: int) -> PackMeta:
+        """Write what says where each record lies, and `meta.json`, the last of all."""
+        self._open.close()
+        lengths = np.concatenate(self._lengths)
+        offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        _save(self.folder / "records.npy", offsets)
+        _save(self.folder / "types.npy", np.concatenate(self._types))
+        plain = lengths[permutation(len(lengths), "records", seed, 0)]
+        too_long, unanswered = self.left_out["too_long"], self.left_out["unanswered"]
+        meta = PackMeta(
+            split=split,
+            context=self.context,
+            dtype=self.dtype,
+            vocabulary=self.vocabulary,
+            pad_id=special_id(self.tokenizer, ENDOFTEXT),
+            tokenizer=tokenizer,
+            manifest=manifest,
+            seed=seed,
+            digest=self._digest.hexdigest(),
+            records=len(lengths),
+            packs=len(pack_lengths(plain, self.context)[1]) - 1,
+            tokens=int(offsets[-1]),
+            supervised=self.supervised,
+            too_long=too_long.count,
+            too_long_records=tuple(too_long.named),
+            unanswered=unanswered.count,
+            unanswered_records=tuple(unanswered.named),
+            longest=self.longest,
+            text_bytes=self.text_bytes,
+            raw_documents=self.raw_documents,
+            raw_tokens=self.raw_tokens,
+            types=tuple(name for name, _ in self._kinds),
+            families=tuple(family for _, family in self._kinds),
+        )
+        (self.folder / "meta.json").write_text(meta.model_dump_json(indent=1) + "\n", "utf-8")
+        return meta
+
+    def _kind(self, prompt_type: str, family: str) -> int:
+        return self._kinds.setdefault((prompt_type, family), len(self._kinds))
+
+    def _write(self, ids: NDArray[Any], mask: NDArray[Any], lengths: Int64s, kinds: NDArray[np.uint16]) -> None:
+        for file, data in ((self._tokens, ids.astype(self.dtype).tobytes()), (self._mask, mask.tobytes())):
+            file.write(data)
+            self._digest.update(data)
+        self.supervised += int(mask.sum())
+        self._lengths.append(lengths.astype(np.int32))
+        self._types.append(kinds)
+
+
+@dataclass
+class LeftOut:
+    """Records left out for one reason: how many, and the first of them by name."""
+
+    count: int = 0
+    named: list[str] = field(default_factory=list)
+
+    def note(self, name: str) -> None:
+        self.count += 1
+        if len(self.named) < NAMED:
+            self.named.append(name)
+
+
+def _add_raw(files: TokenFiles, workspace: Workspace) -> None:
+    """The corpus' raw text, behind the records. Raises `UsageError` if there is none."""
+    with progress("packed, raw text") as bar:
+        articles = raw_articles(workspace, files.raw)
+        for batch in _batches(raw_documents(articles, files.tokenizer, files.context, files.raw)):
+            files.add_raw(batch)
             bar.advance(len(batch))
-    lengths = np.concatenate(chunks) if chunks else np.zeros(0, dtype=np.int64)
-    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    order, packs = _shuffled(*pack_lengths(lengths, context), seed=seed_of("packs", seed, split))
-    for name, values in (("records", offsets), ("order", order), ("packs", packs)):
-        np.save(folder / f"{name}.npy", values)
-    meta = PackMeta(
-        split=split,
-        context=context,
-        dtype=dtype,
-        vocabulary=vocabulary,
-        pad_id=special_id(tokenizer, ENDOFTEXT),
-        tokenizer=tokenizer_sha,
-        manifest=manifest,
-        seed=seed,
-        records=len(lengths),
-        packs=len(packs) - 1,
-        tokens=int(offsets[-1]),
-        supervised=supervised,
-        too_long=too_long,
-        longest=longest,
-        text_bytes=text_bytes,
+    if not files.raw_documents:
+        raise UsageError(
+            f"there is no raw text to pack: {files.raw.unseen} articles are held out, {files.raw.withdrawn} withdrawn",
+            where=str(workspace.root / "corpus"),
+            mend="take in articles with `factory ingest`, or leave raw text out",
+        )
+
+
+def _check_some(files: TokenFiles) -> None:
+    if files.records:
+        return
+    too_long, unanswered = files.left_out["too_long"].count, files.left_out["unanswered"].count
+    if unanswered:
+        raise UsageError(
+            f"nothing to train on: {unanswered:,} records of the train split have no answer, {too_long:,} are too long",
+            where=files.left_out["unanswered"].named[0],
+            mend="generate records that supervise an answer, then `trainer shuffle` and `trainer pack`",
+        )
+    raise UsageError(
+        f"all {too_long:,} records of the train split are longer than a context of {files.context} tokens",
+        where="train.context in factory.toml",
+        mend=f"raise it: the longest has {files.longest:,} tokens",
     )
-    (folder / "meta.json").write_text(meta.model_dump_json(indent=1) + "\n", "utf-8")
-    return meta
 
 
-def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
-    rest = iter(records)
+def _content(message: Message | tuple[str, str]) -> str:
+    return message[1] if isinstance(message, tuple) else message.content
+
+
+def _batches(rows: Iterable[T]) -> Iterator[list[T]]:
+    rest = iter(rows)
     while batch := list(islice(rest, ENCODED)):
         yield batch
 
 
-def _shuffled(order: Int32s, packs: Int64s, seed: int) -> tuple[Int32s, Int64s]:
-    """The same contexts in a seeded order: best fit leaves them sorted by the length of their records."""
-    turns = list(range(len(packs) - 1))
-    random.Random(seed).shuffle(turns)
-    sizes = np.diff(packs)[turns]
-    parts = [order[packs[turn] : packs[turn + 1]] for turn in turns]
-    moved = np.zeros_like(packs)
-    np.cumsum(sizes, out=moved[1:])
-    return (np.concatenate(parts) if parts else order), moved
+def _save(path: Path, values: NDArray[Any]) -> None:
+    """As `np.save`, which does not say why it failed where the disk is full."""
+    buffer = io.BytesIO()
+    np.save(buffer, values)
+    path.write_bytes(buffer.getbuffer())
 
 
 class PackedData:
-    """One split's contexts, memory-mapped. `len()` is the number of contexts; indices run from 0."""
+    """One split's records, memory-mapped. `len()` is how many there are; their numbers run from 0."""
 
     def __init__(self, folder: Path, meta: PackMeta) -> None:
         self.folder, self.meta = folder, meta
-        self.tokens = _mapped(folder / "tokens.bin", np.dtype(meta.dtype))
-        self.mask = _mapped(folder / "mask.bin", np.dtype(np.uint8))
-        self.records: Int64s = _loaded(folder / "records.npy")
-        self.order: Int32s = _loaded(folder / "order.npy")
-        self.packs: Int64s = _loaded(folder / "packs.npy")
-        sizes = (len(self.tokens), len(self.mask), len(self.records), len(self.order), len(self.packs), self.packs[-1])
-        wanted = (meta.tokens, meta.tokens, meta.records + 1, meta.records, meta.packs + 1, meta.records)
-        if sizes != wanted or self.records[-1] != meta.tokens:
-            raise ValueError(f"files hold {sizes}, meta.json says {wanted}")
+        self.tokens = _mapped(folder / "tokens.bin", np.dtype(meta.dtype), meta.tokens)
+        self.mask = _mapped(folder / "mask.bin", np.dtype(np.uint8), meta.tokens)
+        self.records: Int64s = _loaded(folder / "records.npy", meta.records + 1)
+        self.types: NDArray[np.uint16] = _loaded(folder / "types.npy", meta.records)
+        if self.records[-1] != meta.tokens:
+            raise ValueError(f"records.npy ends at token {self.records[-1]:,}, meta.json says {meta.tokens:,}")
 
     @classmethod
     def open(cls, folder: Path, *, tokenizer_sha: str | None = None) -> PackedData:
@@ -256,10 +316,10 @@ class PackedData:
             raise UsageError(
                 "there are no packs here", where=str(folder), mend="make them with `trainer pack`"
             ) from error
-        except (ValueError, EOFError) as error:  # pydantic's errors and most of numpy's are ValueErrors
-            raise Failure(
-                f"the packs are damaged: {error}", where=str(folder), mend="make them again with `trainer pack`"
-            ) from error
+        except ValidationError as error:
+            raise _damaged(folder, "meta.json is torn, or another version wrote it") from error
+        except ValueError as error:
+            raise _damaged(folder, str(error)) from error
         if tokenizer_sha is not None and tokenizer_sha != meta.tokenizer:
             raise UsageError(
                 "the packs were made with another tokenizer", where=str(folder), mend="run `trainer pack` again"
@@ -267,30 +327,49 @@ class PackedData:
         return data
 
     def __len__(self) -> int:
-        return self.meta.packs
+        return self.meta.records
 
     def record(self, number: int) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
         """Token ids and mask of one record (views of the mapped files)."""
         start, stop = self.records[number], self.records[number + 1]
         return self.tokens[start:stop], self.mask[start:stop]
 
-    def batch(self, pack_indices: Sequence[int]) -> Batch:
-        """The contexts of these numbers, laid out for a model (see `trainer.layout`). Raises `IndexError`."""
+    def batch(self, contexts: Sequence[Sequence[int] | Int32s], fill: int = 0) -> Batch:
+        """Contexts, given by their records' numbers, laid out for a model (see `trainer.layout`).
+
+        Fewer than `fill` of them are filled up with empty ones, padding only. Raises `IndexError` for a record that is not
+        there, `ValueError` if one context's records are too long for it.
+        """
         from trainer.layout import make_batch
 
-        contexts = []
-        for index in pack_indices:
-            if not 0 <= index < len(self):
-                raise IndexError(f"pack {index} of {len(self)}")
-            contexts.append([self.record(number) for number in self.order[self.packs[index] : self.packs[index + 1]]])
-        return make_batch(contexts, self.meta.context, self.meta.pad_id)
+        laid: list[list[tuple[NDArray[np.generic], NDArray[np.generic]]]] = []
+        for numbers in contexts:
+            if len(numbers) and not 0 <= min(numbers) <= max(numbers) < self.meta.records:
+                raise IndexError(f"records {min(numbers)} to {max(numbers)} of {self.meta.records}")
+            laid.append([self.record(number) for number in numbers])
+        laid += [[] for _ in range(fill - len(contexts))]
+        return make_batch(laid, self.meta.context, self.meta.pad_id)
 
 
-def _mapped(path: Path, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
-    if not path.stat().st_size:  # an empty file cannot be mapped
+def _damaged(folder: Path, why: str) -> Failure:
+    return Failure(f"the packs are damaged: {why}", where=str(folder), mend="make them again with `trainer pack`")
+
+
+def _mapped(path: Path, dtype: np.dtype[np.generic], wanted: int) -> NDArray[np.generic]:
+    """`wanted` values of a file, memory-mapped. Raises `ValueError` that names it if it holds more or fewer."""
+    size = path.stat().st_size
+    if size != wanted * dtype.itemsize:
+        raise ValueError(f"{path.name} holds {size:,} bytes, meta.json says {wanted * dtype.itemsize:,}")
+    if not size:  # an empty file cannot be mapped
         return np.zeros(0, dtype=dtype)
     return np.asarray(np.memmap(path, dtype=dtype, mode="r"))  # as a plain array: slicing a memmap costs 20 times more
 
 
-def _loaded(path: Path) -> NDArray[Any]:
-    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+def _loaded(path: Path, wanted: int) -> NDArray[Any]:
+    try:
+        values = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path.name} is torn") from error
+    if len(values) != wanted:
+        raise ValueError(f"{path.name} has {len(values):,} entries, meta.json says {wanted:,}")
+    return values

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import itertools
 import json
-import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from typer.testing import CliRunner
 
-from foundation.console import new_app, progress
-from foundation.corpus import jsonl
+from foundation.console import new_app
+from foundation.corpus import Corpus, jsonl
 from foundation.errors import Failure, UsageError
 from foundation.reader import pin, read
+from foundation.records import Record
+from foundation.tables import MixSettings
 from foundation.workspace import Workspace
 from trainer.chatml import ENDOFTEXT, IM_END, encode_record
 from trainer.commands import pack as pack_commands
 from trainer.commands import shuffle as shuffle_commands
 from trainer.commands import tokenizer as tokenizer_commands
+from trainer.epochs import Epochs
 from trainer.layout import IGNORE
-from trainer.pack import PackedData, pack, pack_lengths, pack_split
+from trainer.pack import PackedData, TokenFiles, pack
 from trainer.paths import SPLITS, TrainPaths
 from trainer.shuffle import shuffle, shuffled_records
 from trainer.tokenizer import load_tokenizer, record_texts, save_tokenizer, tokenizer_sha, train_tokenizer
@@ -45,47 +44,23 @@ def prepare(workspace: Workspace) -> None:
     save_tokenizer(train_tokenizer(texts, workspace.settings.train.vocabulary), paths.tokenizer)
 
 
+def plain(data: PackedData) -> Epochs:
+    """One epoch of every record once."""
+    return Epochs(data, MixSettings(), seed=1, epochs=1)
+
+
+def written(folder: Path, tokenizer: Tokenizer, records: Sequence[Record]) -> PackedData:
+    """Token files of these records, in a new folder."""
+    folder.mkdir()
+    with TokenFiles(folder, tokenizer, 128) as files:
+        files.add(records)
+        files.finish("train", "", "", 1)
+    return PackedData.open(folder)
+
+
 def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        f"{path.parent.name}/{path.name}": path.read_bytes() for path in folder.resolve().rglob("*") if path.is_file()
-    }
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.lists(st.integers(1, 50), max_size=200), st.integers(1, 60))
-def test_no_context_overflows_and_every_record_is_in_one(lengths: list[int], window: int) -> None:
-    order, packs = pack_lengths(lengths, 50, window)
-    assert sorted(order.tolist()) == list(range(len(lengths)))
-    assert packs[0] == 0
-    assert packs[-1] == len(lengths)
-    for start, stop in itertools.pairwise(packs):
-        assert start < stop
-        assert sum(lengths[number] for number in order[start:stop]) <= 50
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.integers(1, 20), max_size=60))
-def test_it_is_best_fit_longest_first(lengths: list[int]) -> None:
-    """As many tokens in each context as a search through all open contexts would put there."""
-    free: list[int] = []
-    for length in sorted(lengths, reverse=True):
-        fitting = [left for left in free if left >= length]
-        left = min(fitting) if fitting else 20
-        if fitting:
-            free.remove(left)
-        free.append(left - length)
-    order, packs = pack_lengths(lengths, 20)
-    made = [20 - sum(lengths[number] for number in order[a:b]) for a, b in itertools.pairwise(packs)]
-    assert sorted(made) == sorted(free)
-
-
-@pytest.mark.parametrize("context", [1024, 4096])
-def test_contexts_are_at_least_99_percent_full(context: int) -> None:
-    draw = random.Random(1)
-    lengths = [min(context, max(12, int(draw.lognormvariate(4.9, 0.6)))) for _ in range(20_000)]
-    order, packs = pack_lengths(lengths, context)
-    assert len(order) == 20_000
-    assert sum(lengths) / ((len(packs) - 1) * context) >= 0.99
+    made = folder.resolve()
+    return {str(path.relative_to(made)): path.read_bytes() for path in made.rglob("*") if path.is_file()}
 
 
 def test_packs_hold_every_record_once_whole_and_as_encoded(ready: Workspace) -> None:
@@ -105,7 +80,8 @@ def test_packs_hold_every_record_once_whole_and_as_encoded(ready: Workspace) -> 
             for record in shuffled_records(paths, meta.split)
         ]
         assert packed == [(tuple(ids), tuple(mask)) for ids, mask in encoded]
-        assert sorted(data.order.tolist()) == list(range(meta.records))
+        kinds = [(data.meta.types[kind], data.meta.families[kind]) for kind in data.types]
+        assert kinds == [(record.prompt_type, record.family) for record in shuffled_records(paths, meta.split)]
         assert meta.tokens == sum(len(ids) for ids, _ in encoded)
         assert meta.supervised == sum(sum(mask) for _, mask in encoded)
 
@@ -116,8 +92,9 @@ def test_a_batch_trains_on_every_answer_and_its_end_and_on_nothing_else(ready: W
     tokenizer = load_tokenizer(paths.tokenizer)
     data = PackedData.open(paths.pack("train"))
     answers = []
-    for first in range(0, len(data), 3):
-        batch = data.batch(range(first, min(first + 3, len(data))))
+    epochs = plain(data)
+    for first in range(0, epochs.contexts, 3):
+        batch = data.batch(epochs.take(first, 3))
         bounds = batch.layout.cu_seqlens.tolist()
         for start, stop in itertools.pairwise(bounds):
             targets = [target for target in batch.targets_N[start:stop].tolist() if target != IGNORE]
@@ -140,29 +117,34 @@ def test_the_meta_names_what_the_packs_were_made_from(ready: Workspace) -> None:
     assert meta.efficiency == meta.tokens / (meta.packs * 128) > 0.8
 
 
-def test_packing_is_repeatable_and_its_order_is_the_seeds(tmp_path: Path, build: Callable[..., Workspace]) -> None:
+def test_packing_is_repeatable(tmp_path: Path, build: Callable[..., Workspace]) -> None:
     packs = []
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        made = build(tmp_path / name, train={"seed": seed})
+    for name in ("a", "b"):
+        made = build(tmp_path / name)
         prepare(made)
         pack(made)
         packs.append(contents(TrainPaths.of(made).packs))
-    one, same, other = packs
-    assert one == same
-    assert one["train/tokens.bin"] == other["train/tokens.bin"]
-    assert one["train/order.npy"] != other["train/order.npy"]
+    assert packs[0] == packs[1]
 
 
-def test_contexts_are_not_sorted_by_the_length_of_their_records(
-    tmp_path: Path, build: Callable[..., Workspace]
-) -> None:
-    made = build(tmp_path / "w", n_articles=12)
-    prepare(made)
-    pack(made)
-    data = PackedData.open(TrainPaths.of(made).pack("train"))
-    lengths = np.diff(data.records)
-    longest = [int(lengths[data.order[start]]) for start in data.packs[:-1]]
-    assert longest not in (sorted(longest), sorted(longest, reverse=True))
+def test_the_manifest_of_the_records_lies_beside_the_packs(ready: Workspace) -> None:
+    pack(ready)
+    paths = TrainPaths.of(ready)
+    assert (paths.packs / "manifest.json").read_bytes() == paths.manifest.read_bytes()
+
+
+def test_the_number_of_contexts_is_that_of_the_first_plain_epoch(ready: Workspace) -> None:
+    for meta in pack(ready):
+        assert meta.packs == plain(PackedData.open(TrainPaths.of(ready).pack(meta.split))).contexts
+
+
+def test_the_digest_tells_packs_with_other_tokens_apart(ready: Workspace) -> None:
+    first = pack(ready)[0]
+    path = sorted(TrainPaths.of(ready).records("train").resolve().iterdir())[0]
+    path.write_text(path.read_text().replace("Monday", "monday"))
+    second = pack(ready)[0]
+    assert first.digest != second.digest
+    assert first.records == second.records
 
 
 def test_a_record_longer_than_the_context_is_left_out_and_counted(ready: Workspace) -> None:
@@ -176,8 +158,9 @@ def test_a_record_longer_than_the_context_is_left_out_and_counted(ready: Workspa
     ready.store.put("shards/qa/first-day/long.jsonl", jsonl([long]))
     shuffle(ready, 1)
     meta = pack(ready)[0]
-    assert (meta.too_long, meta.records) == (1, 206)
+    assert (meta.too_long, meta.unanswered, meta.records) == (1, 0, 206)
     assert meta.longest > 128
+    assert meta.too_long_records == (f"{record.prompt_type} {'f' * 24}: {meta.longest} tokens",)
 
 
 def test_where_no_record_fits_the_former_packs_stay(ready: Workspace) -> None:
@@ -207,21 +190,64 @@ def test_a_vocabulary_above_16_bits_is_stored_in_32(ready: Workspace, tmp_path: 
     record = next(read(ready.store))
     message = record.messages[0].model_copy(update={"content": "word69999"})
     records = [record.model_copy(update={"messages": (message, *record.messages[1:])})]
-    (tmp_path / "wide").mkdir()
-    with progress("packed") as bar:
-        meta = pack_split(
-            records,
-            tmp_path / "wide",
-            split="train",
-            tokenizer=tokenizer,
-            tokenizer_sha="",
-            manifest="",
-            context=128,
-            seed=1,
-            bar=bar,
-        )
-    assert meta.dtype == "uint32"
-    assert tokenizer.token_to_id("word69999") in PackedData.open(tmp_path / "wide").batch([0]).tokens_N.tolist()
+    data = written(tmp_path / "wide", tokenizer, records)
+    assert data.meta.dtype == "uint32"
+    assert tokenizer.token_to_id("word69999") in data.batch([[0]]).tokens_N.tolist()
+
+
+def test_a_record_without_an_answer_is_left_out_counted_and_named(ready: Workspace, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(TrainPaths.of(ready).tokenizer)
+    good = next(read(ready.store))
+    bad = [good.model_copy(update={"id": f"{number:024x}", "supervised": (5,) * (number % 2)}) for number in range(30)]
+    data = written(tmp_path / "some", tokenizer, [*bad[:10], good, *bad[10:]])
+    assert (data.meta.records, data.meta.unanswered, data.meta.too_long) == (1, 30, 0)
+    assert data.meta.unanswered_records == tuple(
+        f"{good.prompt_type} {one.id}: nothing is trained on" for one in bad[:20]
+    )
+    assert data.record(0)[0].tolist() == encode_record(tokenizer, good.messages, good.supervised)[0]
+
+
+def test_where_nothing_is_supervised_the_former_packs_stay(ready: Workspace) -> None:
+    pack(ready)
+    paths = TrainPaths.of(ready)
+    before = contents(paths.packs)
+    for path in paths.records("train").resolve().iterdir():
+        path.write_text(path.read_text().replace('"supervised":[1]', '"supervised":[7]'))
+    with pytest.raises(UsageError, match=r"206 records .* have no answer(.|\n)*trainer shuffle"):
+        pack(ready)
+    assert contents(paths.packs) == before
+
+
+def test_in_a_dialogue_of_many_turns_every_supervised_answer_is_trained_on(
+    ready: Workspace, tmp_path: Path, record_of: Callable[..., Record]
+) -> None:
+    tokenizer = load_tokenizer(TrainPaths.of(ready).tokenizer)
+    snippet = next(Corpus(ready.store).all_snippets())
+    turns = [(role, f"{role[0]} {number}") for number in range(4) for role in ("user", "assistant")]
+    dialogue = record_of(snippet, turns, supervised=(1, 3, 7))  # not the answer at 5: the user corrects it
+    data = written(tmp_path / "turns", tokenizer, [dialogue])
+    runs: list[list[int]] = [[]]
+    for target in data.batch([[0]]).targets_N.tolist():
+        if target != IGNORE:
+            runs[-1].append(target)
+        elif runs[-1]:
+            runs.append([])
+    assert [tokenizer.decode(run, skip_special_tokens=False) for run in runs if run] == [
+        f"a {number}{IM_END}" for number in (0, 1, 3)
+    ]
+
+
+def test_filling_up_adds_contexts_of_padding_alone(ready: Workspace) -> None:
+    pack(ready)
+    data = PackedData.open(TrainPaths.of(ready).pack("train"))
+    contexts = plain(data).take(0, 2)
+    short, filled = data.batch(contexts), data.batch(contexts, fill=4)
+    assert filled.tokens_N.shape == (4 * 128,)
+    assert filled.tokens_N[: 2 * 128].tolist() == short.tokens_N.tolist()
+    assert set(filled.tokens_N[2 * 128 :].tolist()) == {data.meta.pad_id}
+    assert set(filled.targets_N[2 * 128 :].tolist()) == {IGNORE}
+    assert (filled.n_supervised, filled.n_record_tokens) == (short.n_supervised, short.n_record_tokens)
+    assert data.batch(contexts, fill=1).tokens_N.tolist() == short.tokens_N.tolist()
 
 
 def test_a_split_without_records_packs_to_nothing(tmp_path: Path, build: Callable[..., Workspace]) -> None:
@@ -232,8 +258,9 @@ def test_a_split_without_records_packs_to_nothing(tmp_path: Path, build: Callabl
     pack(made)
     data = PackedData.open(TrainPaths.of(made).pack("unseen"))
     assert (len(data), data.meta.tokens, data.meta.efficiency) == (0, 0, 0)
-    with pytest.raises(IndexError, match="pack 0 of 0"):
-        data.batch([0])
+    assert plain(data).contexts == 0
+    with pytest.raises(IndexError, match="of 0"):
+        data.batch([[0]])
 
 
 def map_records(workspace: Workspace, name: str):  # type: ignore[no-untyped-def]
@@ -241,10 +268,16 @@ def map_records(workspace: Workspace, name: str):  # type: ignore[no-untyped-def
 
 
 @pytest.mark.parametrize("index", [-1, 10**6])
-def test_a_pack_that_is_not_there_is_refused(ready: Workspace, index: int) -> None:
+def test_a_record_that_is_not_there_is_refused(ready: Workspace, index: int) -> None:
     pack(ready)
-    with pytest.raises(IndexError, match="pack"):
-        PackedData.open(TrainPaths.of(ready).pack("train")).batch([index])
+    with pytest.raises(IndexError, match="of 206"):
+        PackedData.open(TrainPaths.of(ready).pack("train")).batch([[0, index]])
+
+
+def test_records_that_are_too_long_together_are_refused(ready: Workspace) -> None:
+    pack(ready)
+    with pytest.raises(ValueError, match="does not fit"):
+        PackedData.open(TrainPaths.of(ready).pack("train")).batch([range(100)])
 
 
 def test_packs_of_another_tokenizer_are_refused(ready: Workspace) -> None:
@@ -258,25 +291,25 @@ def test_missing_packs_say_how_to_make_them(ready: Workspace) -> None:
         PackedData.open(TrainPaths.of(ready).pack("train"))
 
 
-@pytest.mark.parametrize("name", ["tokens.bin", "mask.bin", "records.npy", "order.npy", "packs.npy", "meta.json"])
+@pytest.mark.parametrize("name", ["tokens.bin", "mask.bin", "records.npy", "types.npy", "meta.json"])
 @pytest.mark.parametrize("keep", [0, 0.5, -1])
 def test_a_torn_file_is_found_when_opened(ready: Workspace, name: str, keep: float) -> None:
     pack(ready)
     path = TrainPaths.of(ready).pack("train") / name
     data = path.read_bytes()
     path.write_bytes(data[: -8 if keep < 0 else int(len(data) * keep)])
-    with pytest.raises(Failure, match=r"damaged(.|\n)*trainer pack"):
+    with pytest.raises(Failure, match=rf"damaged: {name} (.|\n)*trainer pack"):
         PackedData.open(TrainPaths.of(ready).pack("train"))
 
 
 def test_open_packs_outlive_a_new_packing(ready: Workspace) -> None:
     pack(ready)
     data = PackedData.open(TrainPaths.of(ready).pack("train"))
-    before = data.batch([0]).tokens_N.tolist()
+    before = data.batch([[0]]).tokens_N.tolist()
     shuffle(ready, 2)
     pack(ready)
-    assert data.batch([0]).tokens_N.tolist() == before
-    assert PackedData.open(TrainPaths.of(ready).pack("train")).batch([0]).tokens_N.tolist() != before
+    assert data.batch([[0]]).tokens_N.tolist() == before
+    assert PackedData.open(TrainPaths.of(ready).pack("train")).batch([[0]]).tokens_N.tolist() != before
 
 
 def test_the_three_commands_one_after_the_other(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,6 +332,7 @@ def test_the_three_commands_one_after_the_other(workspace: Workspace, monkeypatc
     assert [packed[split]["records"] for split in SPLITS] == [206, 34, 48]
     assert packed["train"]["efficiency"] > 0.8
     assert packed["train"]["vocabulary"] == tokenizer["vocabulary"]
+    assert packed["train"]["records_per_step"] == pytest.approx(2 * packed["train"]["records_per_context"], abs=0.1)
     for command in ("shuffle", "tokenizer", "pack"):
         ran = CliRunner().invoke(app, [command], catch_exceptions=False)
         assert ran.exit_code == 0
