@@ -1,7 +1,7 @@
 """The one place where the layout of packed contexts is made: document boundaries, positions and targets.
 
-Shapes: B contexts of T tokens lie one behind the other as N = B*T tokens. A document is one record, or the padding that
-fills a context's tail; D documents follow each other without a gap, and none crosses a context's end.
+Shapes: B contexts of T tokens lie one behind the other as N = B*T tokens. A document is one record, or padding that
+fills a context's tail, in pieces of at most 128; D documents follow each other without a gap, and none crosses a context's end.
 Guarantees: positions restart at 0 in every document; a target is the next token of the same record, or `IGNORE`.
 Knows nothing of attention, models or files. Cost: one pass over the tokens in numpy (under 1 ms for 16,384 tokens).
 """
@@ -16,17 +16,22 @@ import torch
 from numpy.typing import NDArray
 
 IGNORE = -100  # what torch's cross entropy passes over
+PADDING = 128  # longest document of padding: one as long as the context would cost more attention than all its records
+SPARSE = 64  # `bounds` has room for documents of this length on the average, and more where more are needed
 
 
 @dataclass(frozen=True)
 class Layout:
     """Where the documents of N tokens lie.
 
-    `cu_seqlens`: int32 tensor of D + 1 boundaries from 0 to N. `lengths`: the D lengths. `max_seqlen`: the context T, an
-    upper bound on every length that stays the same from batch to batch.
+    `bounds`: int32 on the CPU, where each document begins, from 0, and N behind the last; N is repeated up to a length of
+    1 + a power of two, so that tensors keep their shape from batch to batch and a compiled step is not compiled again.
+    `device_bounds`: the same numbers where the tokens are. `lengths`: the D lengths, none of them 0. `max_seqlen`: the
+    context T, an upper bound on every length that stays the same from batch to batch.
     """
 
-    cu_seqlens: torch.Tensor
+    bounds: torch.Tensor
+    device_bounds: torch.Tensor
     lengths: tuple[int, ...]
     max_seqlen: int
 
@@ -35,18 +40,26 @@ class Layout:
         """The layout of documents of these lengths, one behind the other. Every length is 1 to `max_seqlen`."""
         if any(not 1 <= length <= max_seqlen for length in lengths):
             raise ValueError(f"a document is 1 to {max_seqlen} tokens long")
-        bounds = np.zeros(len(lengths) + 1, dtype=np.int32)
-        np.cumsum(lengths, out=bounds[1:])
-        return cls(torch.from_numpy(bounds), tuple(int(length) for length in lengths), max_seqlen)
+        total = int(sum(lengths))
+        slots = 1 << max(len(lengths), -(-total // SPARSE), 1).bit_length()  # above the number of documents
+        numbers = np.full(slots + 1, total, dtype=np.int32)
+        numbers[0] = 0
+        np.cumsum(lengths, out=numbers[1 : len(lengths) + 1])
+        bounds = torch.from_numpy(numbers)
+        return cls(bounds, bounds, tuple(int(length) for length in lengths), max_seqlen)
 
-    def document_ids_N(self) -> torch.Tensor:
-        """For each of the N tokens, the number of its document, from 0 (int64, on the boundaries' device)."""
-        device = self.cu_seqlens.device
-        lengths = torch.tensor(self.lengths, device=device)
-        return torch.repeat_interleave(torch.arange(len(self.lengths), device=device), lengths)
+    @property
+    def cu_seqlens(self) -> torch.Tensor:
+        """The D + 1 boundaries alone, on the CPU."""
+        return self.bounds[: len(self.lengths) + 1]
+
+    def document_ids_N(self, tokens: int) -> torch.Tensor:
+        """For each of the N `tokens`, the number of its document, from 0 (int64, where the tokens are)."""
+        place_N = torch.arange(tokens, device=self.device_bounds.device)
+        return torch.bucketize(place_N, self.device_bounds[1:].long(), right=True)
 
     def to(self, device: torch.device | str) -> Layout:
-        return Layout(self.cu_seqlens.to(device, non_blocking=True), self.lengths, self.max_seqlen)
+        return Layout(self.bounds, self.bounds.to(device, non_blocking=True), self.lengths, self.max_seqlen)
 
 
 @dataclass(frozen=True)
@@ -104,8 +117,7 @@ def make_batch(contexts: Sequence[Sequence[tuple[Ints, Ints]]], context: int, pa
             squares += len(ids) ** 2
             start = stop
         useful += start - row * context
-        if start < end:
-            lengths.append(end - start)
+        lengths += [min(PADDING, end - at) for at in range(start, end, PADDING)]
     layout = Layout.of(lengths, context)
     targets_N = np.full(total, IGNORE, dtype=np.int64)
     where = np.flatnonzero(trained_N)

@@ -22,13 +22,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from trainer.attention import Backend, attend
-from trainer.layout import IGNORE
+from trainer.loss import Score, head_loss, score, score_plainly
 
 if TYPE_CHECKING:
-    from trainer.layout import Batch
+    from trainer.layout import Batch, Layout
     from trainer.shape import ModelConfig
-
-FILLED = 128  # supervised positions are filled up to a multiple of this, so that a CPU meets its compiled kernels again
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(number of the layer, q_NHD, k_NGD, v_NGD) -> out_NHD."""
@@ -123,6 +121,7 @@ class Model(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self._compiled: tuple[Callable[..., Tensor], Score] | None = None  # see `use_compile`
         self.recompute = False  # activation checkpointing: a block's activations are made again in backward, not kept
         self.embedding = nn.Embedding(config.vocabulary, config.width)
         self.positions = nn.Embedding(config.context, config.width) if config.positions == "learned" else None
@@ -165,37 +164,60 @@ class Model(nn.Module):
 
     def hidden(self, tokens_N: Tensor, positions_N: Tensor, attend_: Attend) -> Tensor:
         """(N, C) after the last norm. Positions must be below `config.context`."""
+        return self._through(*self._enter(tokens_N, positions_N), positions_N, attend_)
+
+    def _enter(self, tokens_N: Tensor, positions_N: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The rows looked up in the tables. Never compiled: compiled, their gradients would be added up in any order."""
+        return self.embedding(tokens_N), self.positions(positions_N) if self.positions is not None else None
+
+    def _through(self, x_NC: Tensor, place_NC: Tensor | None, positions_N: Tensor, attend_: Attend) -> Tensor:
         cos, sin = (table[positions_N].unsqueeze(1) for table in (self.cos, self.sin))
-        x_NC = self.embedding(tokens_N)
         if self.config.embedding_norm:
             x_NC = unit_norm(x_NC)
-        if self.positions is not None:
-            x_NC = x_NC + self.positions(positions_N)
+        if place_NC is not None:
+            x_NC = x_NC + place_NC
         for block in self.blocks:
             if self.recompute:
-                x_NC = checkpoint(block, x_NC, cos, sin, attend_, use_reentrant=False)
+                x_NC = checkpoint(block, x_NC, cos, sin, attend_, use_reentrant=False, preserve_rng_state=False)
             else:
                 x_NC = block(x_NC, cos, sin, attend_)
         return self.final_norm(x_NC)  # type: ignore[no-any-return]
 
+    def _packed(
+        self, x_NC: Tensor, place_NC: Tensor | None, positions_N: Tensor, layout: Layout, backend: Backend
+    ) -> Tensor:
+        """What is compiled. What the compiler sees of it depends on N and on `len(layout.bounds)` alone."""
+
+        def packed(_layer: int, q_NHD: Tensor, k_NGD: Tensor, v_NGD: Tensor) -> Tensor:
+            return attend(q_NHD, k_NGD, v_NGD, layout, backend)
+
+        return self._through(x_NC, place_NC, positions_N, packed)
+
     def logits(self, hidden_NC: Tensor) -> Tensor:
         """(N, V)."""
         return F.linear(hidden_NC, self.head_VC)
+
+    def use_compile(self) -> None:
+        """Compile the forward and backward of packed contexts, from the next `loss` with gradients on.
+
+        That step takes as long as the compiler does; each further number of tokens compiles again. Weights, states, `hidden`
+        and what is done without gradients are as before.
+        """
+        import torch._dynamo
+
+        torch._dynamo.config.recompile_limit = 64  # sizes of a physical batch that may be tried
+        self._compiled = (
+            torch.compile(self._packed, fullgraph=True, dynamic=False),
+            torch.compile(score, fullgraph=True, dynamic=False),
+        )
 
     def loss(self, batch: Batch, backend: Backend) -> Tensor:
         """Sum of the cross-entropy over the supervised tokens of `batch`, in float32 (float64 for a float64 model).
 
         The caller divides by `batch.n_supervised`, so that packing does not change what a token weighs.
         """
-
-        def packed(_layer: int, q_NHD: Tensor, k_NGD: Tensor, v_NGD: Tensor) -> Tensor:
-            return attend(q_NHD, k_NGD, v_NGD, batch.layout, backend)
-
-        hidden_NC = self.hidden(batch.tokens_N, batch.positions_N, packed)
-        supervised_S = (batch.targets_N != IGNORE).nonzero().squeeze(1)
-        filler = -len(supervised_S) % FILLED
-        logits_SV = self.logits(hidden_NC[F.pad(supervised_S, (0, filler))])
-        if logits_SV.dtype != torch.float64:
-            logits_SV = logits_SV.float()
-        targets_S = F.pad(batch.targets_N[supervised_S], (0, filler), value=IGNORE)
-        return F.cross_entropy(logits_SV, targets_S, ignore_index=IGNORE, reduction="sum")
+        compiled = self._compiled if torch.is_grad_enabled() else None
+        forward, score_ = compiled or (self._packed, score_plainly)
+        entered = self._enter(batch.tokens_N, batch.positions_N)
+        hidden_NC = forward(*entered, batch.positions_N, batch.layout, backend)
+        return head_loss(hidden_NC, self.head_VC, batch.targets_N, score_)

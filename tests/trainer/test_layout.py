@@ -25,7 +25,7 @@ def test_every_array_of_a_batch_worked_out_by_hand() -> None:
     assert batch.positions_N.tolist() == [0, 1, 2, 0, 1, 0, 1, 2, *range(8)]
     assert batch.layout.cu_seqlens.tolist() == [0, 3, 5, 8, 16]
     assert batch.layout.lengths == (3, 2, 3, 8)
-    assert batch.layout.document_ids_N().tolist() == [0, 0, 0, 1, 1, 2, 2, 2, *[3] * 8]
+    assert batch.layout.document_ids_N(len(batch.tokens_N)).tolist() == [0, 0, 0, 1, 1, 2, 2, 2, *[3] * 8]
     assert batch.layout.max_seqlen == 8
     assert (batch.n_supervised, batch.n_record_tokens) == (6, 13)
     assert batch.layout.cu_seqlens.dtype == torch.int32
@@ -93,7 +93,7 @@ def test_a_batch_equals_the_plain_reading_of_its_definition(contexts: list[list[
     assert batch.tokens_N.tolist() == tokens
     assert batch.targets_N.tolist() == targets
     assert batch.positions_N.tolist() == positions
-    assert batch.layout.document_ids_N().tolist() == documents
+    assert batch.layout.document_ids_N(len(batch.tokens_N)).tolist() == documents
     assert batch.n_supervised == sum(target != IGNORE for target in targets)
     assert batch.n_record_tokens == sum(len(record) for records in contexts for record in records)
     ends = batch.layout.cu_seqlens.tolist()
@@ -102,6 +102,6 @@ def test_a_batch_equals_the_plain_reading_of_its_definition(contexts: list[list[
 
 def test_a_batch_moves_as_a_whole() -> None:
     batch = make_batch([[([1, 2], [0, 1])]], 4, PAD).to("meta")
-    devices = {batch.tokens_N.device, batch.targets_N.device, batch.positions_N.device, batch.layout.cu_seqlens.device}
+    devices = {batch.tokens_N.device, batch.targets_N.device, batch.positions_N.device, batch.layout.device_bounds.device}
     assert {device.type for device in devices} == {"meta"}
     assert (batch.layout.lengths, batch.n_supervised) == ((2, 2), 1)
