@@ -1,7 +1,9 @@
-"""The picture of a run: losses over steps, pass rate over rounds, and what the run was, in one PNG.
+"""The picture of a run: losses, pass rates, schedules and speed over its steps, and what the run is, in one PNG.
 
-Guarantees: drawn from the run's own files alone, replaced atomically; a run without rounds has no second axis.
-Cost: about 1 s, most of it importing matplotlib. No torch is imported.
+Guarantees: drawn from the run's own files alone and replaced atomically; what a run does not have leaves no hole. Its
+colours are told apart without red and green. However long the run, each curve has some 1,200 points at most: a band
+from the lowest to the highest value of each stretch. Cost: 0.5 s to import matplotlib, 0.3 s a picture, and 0.4 s of
+reading for 100,000 steps. No torch is imported.
 """
 
 from __future__ import annotations
@@ -10,132 +12,282 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
+from foundation.records import Split
 from foundation.store import LocalStore
-from trainer.metrics import Metric, RoundPoint, RunInfo, read_metrics, read_rounds, read_run_info
+from trainer import plot_text as text
+from trainer.metrics import RECENT, History, RoundPoint, RunInfo, read_rounds, read_run_info, time_left
+from trainer.schedules import learning_rate, weight_decay
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from foundation.tables import TrainSettings
+
+    Floats = NDArray[np.float64]
 
 PICTURE = "loss.png"
-TRAIN, PHRASING, UNSEEN, PASS, SHUFFLED, INK, FAINT = (
-    "#4C72B0", "#C44E52", "#8172B3", "#2E8B57", "#8C8C8C", "#222222", "#D9D9D9",
-)  # fmt: skip
+# Blue, vermilion and bluish green of Okabe and Ito, for readers with any colour vision.
+TRAIN, PHRASING, UNSEEN, INK, GREY, FAINT = "#0072B2", "#D55E00", "#009E73", "#222222", "#767676", "#E2E2E2"
+HELD_OUT: dict[Split, tuple[str, str, str]] = {
+    "phrasing": (PHRASING, "o", "held-out phrasings"),
+    "unseen": (UNSEEN, "s", "unseen articles"),
+}
+STRETCHES = 600  # of a long curve, each drawn as its lowest and its highest value
+STYLE: dict[Any, Any] = {
+    "font.size": 9, "text.color": INK, "axes.labelcolor": GREY, "axes.edgecolor": "#BDBDBD", "xtick.color": GREY,
+    "ytick.color": GREY, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
+    "axes.titlelocation": "left", "axes.titlesize": 9, "axes.titlecolor": INK, "grid.color": FAINT, "grid.linewidth": 0.6,
+}  # fmt: skip
+LEGEND: dict[str, Any] = {
+    "loc": "lower right", "bbox_to_anchor": (1.005, 0.985), "ncols": 3, "frameon": False, "columnspacing": 1.4,
+    "handlelength": 1.4, "fontsize": 8.5,
+}  # fmt: skip
 
 
-def draw(folder: Path) -> Path:
-    """Draw `loss.png` of the run in `folder`; returns its path. Raises `Failure` if the run has no `run.json`."""
+def draw(folder: Path, history: History | None = None) -> Path:
+    """Draw `loss.png` of the run in `folder`; returns its path. Raises `Failure` if the run has no `run.json`.
+
+    `history`: the run's own, where the caller keeps one, so that only what is new is read.
+    """
     import matplotlib
 
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
-
-    info, metrics, rounds = read_run_info(folder), read_metrics(folder), read_rounds(folder)
-    with matplotlib.rc_context(
-        {
-            "font.size": 10,
-            "text.color": INK,
-            "axes.labelcolor": INK,
-            "axes.edgecolor": FAINT,
-            "xtick.color": INK,
-            "ytick.color": INK,
-        }
-    ):
-        figure = Figure(figsize=(10, 5.6), dpi=130, layout="constrained")
-        axes = figure.add_subplot()
-        _losses(axes, metrics)
-        if rounds:
-            _pass_rates(axes, rounds)
-        handles = [handle for one in figure.axes for handle in one.get_legend_handles_labels()[0]]
-        if handles:
-            figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)), frameon=False)
-        figure.suptitle(_title(info, metrics), x=0.01, ha="left", fontsize=10.5, linespacing=1.5)
+    info, rounds = read_run_info(folder), read_rounds(folder)
+    history = history or History(folder)
+    history.refresh()
+    with matplotlib.rc_context(STYLE):
         picture = io.BytesIO()
-        figure.savefig(picture, format="png", metadata={"Software": None})
+        compose(info, history, rounds).savefig(picture, format="png", metadata={"Software": None})
     LocalStore(folder).put(PICTURE, picture.getvalue())
     return folder / PICTURE
 
 
-def _title(info: RunInfo, metrics: list[Metric]) -> str:
-    last = metrics[-1] if metrics else None
-    seen = f"{last.tokens:,} tokens in {last.step:,} of {info.steps:,} steps ({last.epoch:.1f} epochs)" if last else ""
-    held_out = [f"{name} {value:.3f}" for name in ("phrasing", "unseen") if (value := _last(metrics, name)) is not None]
-    loss = _last(metrics, "loss")
-    figures = [*([f"train {loss:.3f}"] if loss is not None else []), *held_out]
-    return (
-        f"run {info.run} · {info.git} · {info.preset}, {info.parameters:,} parameters · {seen}\n"
-        f"{info.batch} contexts of {info.context:,} a step, {info.precision} on {info.device} · last loss: {', '.join(figures) or 'none yet'}"
+def compose(info: RunInfo, history: History, rounds: list[RoundPoint]) -> Figure:
+    """The picture, before it is drawn."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 6.8), dpi=120)
+    figure.text(0.02, 0.955, f"run {info.run}", fontsize=15, weight="bold", va="center")
+    for height, line in zip((0.914, 0.886), text.described(info), strict=True):
+        figure.text(0.02, height, line, color=GREY, va="center")
+    for number, (label, value) in enumerate(_figures(info, history)):
+        figure.text(0.02 + 0.14 * number, 0.836, value, fontsize=12, weight="bold", va="center")
+        figure.text(0.02 + 0.14 * number, 0.808, label, color=GREY, fontsize=8, va="center")
+    columns = figure.add_gridspec(
+        1, 2, width_ratios=(3.1, 1), wspace=0.2, left=0.06, right=0.975, top=0.755, bottom=0.07
     )
+    judged = any(point.pass_rate is not None for point in rounds)
+    left = columns[0].subgridspec(2 if judged else 1, 1, height_ratios=(2.3, 1) if judged else (1,), hspace=0.3)
+    losses = figure.add_subplot(left[0])
+    _losses(losses, info, history)
+    lowest = losses
+    if judged:
+        lowest = figure.add_subplot(left[1], sharex=losses)
+        losses.tick_params(labelbottom=False)
+        _pass_rates(lowest, rounds)
+    lowest.set_xlabel(_steps_label(info), labelpad=2)
+    right = columns[1].subgridspec(4, 1, hspace=0.75)
+    panels = [figure.add_subplot(right[row]) for row in range(4)]
+    _schedules(panels[0], panels[1], info, history)
+    _speed(panels[2], "gradient norm", "grad_norm", history, _recipe(info))
+    _speed(panels[3], "tokens a second", "tokens_per_second", history, None)
+    for panel in panels:
+        panel.tick_params(labelsize=7.5)
+    return figure
 
 
-def _last(metrics: list[Metric], name: str) -> float | None:
-    return next((value for metric in reversed(metrics) if (value := getattr(metric, name)) is not None), None)
+def _figures(info: RunInfo, history: History) -> list[tuple[str, str]]:
+    """(what, how much) of the row of figures."""
+    step = history.last("step") or 0
+    left = time_left(history.recent("seconds", RECENT), info.steps - step)
+    return [
+        (f"of {info.steps:,} steps", f"{step:,.0f}"),
+        ("epochs", f"{history.last('epoch') or 0:.2f}"),
+        ("tokens, padding apart", text.count(history.last("tokens") or 0)),
+        ("tokens a second", text.count(history.last("tokens_per_second"))),
+        ("MFU", text.share(history.last("mfu"))),
+        ("memory, at most", text.size(history.last("memory"))),
+        ("time left", "done" if left == 0 else text.duration(left)),
+    ]
 
 
-def _losses(axes: Axes, metrics: list[Metric]) -> None:
-    steps, losses = _curve(metrics, "loss")
-    if steps:
-        axes.plot(steps, losses, color=TRAIN, alpha=0.25, linewidth=0.8)
-        axes.plot(steps, _smooth(losses), color=TRAIN, linewidth=1.8, label="train")
-    for name, colour, label in (("phrasing", PHRASING, "held-out phrasings"), ("unseen", UNSEEN, "unseen articles")):
-        steps, losses = _curve(metrics, name)
-        if steps:
-            axes.plot(steps, losses, color=colour, linewidth=1.8, marker="o", markersize=4, label=label)
-    axes.set_xlabel("step")
-    axes.set_ylabel("loss (nats per answer token)")
-    axes.set_ylim(bottom=0)
-    axes.margins(x=0.02)
-    axes.grid(color=FAINT, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+def _recipe(info: RunInfo) -> TrainSettings | None:
+    """The settings the run trains by, if it says so and they can be read."""
+    from foundation.tables import TrainSettings
+
+    try:
+        return TrainSettings.model_validate(info.recipe) if info.recipe else None
+    except ValidationError:  # of another version
+        return None
 
 
-def _curve(metrics: list[Metric], name: str) -> tuple[list[int], list[float]]:
-    points = [(metric.step, value) for metric in metrics if (value := getattr(metric, name)) is not None]
-    return [step for step, _ in points], [value for _, value in points]
+def _steps_label(info: RunInfo) -> str:
+    recipe = _recipe(info)
+    return "step" if recipe is None else f"step (an epoch has {info.steps / recipe.epochs:,.0f})"
 
 
-def _smooth(values: list[float]) -> list[float]:
-    """A moving average that forgets over a hundredth of the run, without the lag of one that starts at zero."""
-    keep = 1 - 1 / max(1.0, len(values) / 100)
-    smoothed, total, weight = [], 0.0, 0.0
-    for value in values:
-        total, weight = keep * total + (1 - keep) * value, keep * weight + (1 - keep)
-        smoothed.append(total / weight)
-    return smoothed
+# -- losses and pass rates ------------------------------------------------------------------------------------------
+
+
+def _losses(axes: Axes, info: RunInfo, history: History) -> None:
+    last = history.last("step") or 0.0
+    seen = []  # what the limits go by: the very start apart, which is far above all that follows
+    steps, losses = history.curve("loss")
+    if len(steps):
+        smooth = _smooth(losses)
+        axes.plot(*_thin(steps, losses), color=TRAIN, alpha=0.3, linewidth=0.8)
+        axes.plot(*_thin(steps, smooth), color=TRAIN, linewidth=1.8, label=f"train {smooth[-1]:.3f}")
+        seen += smooth[steps > last / 50 if last >= 50 else steps > 0].tolist()
+    else:
+        axes.text(0.5, 0.5, "no step is finished yet", color=GREY, ha="center", transform=axes.transAxes)
+    for split, (colour, marker, label) in HELD_OUT.items():
+        at, values = history.curve(split)
+        if len(at):
+            dots = marker if len(at) <= 40 else ""
+            label = f"{label} {values[-1]:.3f}"
+            axes.plot(*_thin(at, values), color=colour, linewidth=1.5, marker=dots, markersize=4, label=label)
+            seen += values[at > last / 50 if last >= 50 else at >= 0].tolist()
+    _epochs(axes, info, last)
+    axes.set_title("loss, nats per answer token")
+    axes.set_xlim(-0.01 * max(1.0, last), 1.01 * max(1.0, last))
+    axes.set_ylim(*_limits(seen))
+    axes.grid(axis="y")
+    axes.locator_params(axis="x", integer=True)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(**LEGEND)
+
+
+def _limits(seen: list[float]) -> tuple[float, float]:
+    """From 0 on, unless that wastes half the room."""
+    if not seen:
+        return 0.0, 1.0
+    low, high = min(seen), max(seen)
+    bottom = low - 0.15 * (high - low) if high / 2 < low < high else 0.0
+    return bottom, high + 0.06 * (high - bottom) or 1.0
+
+
+def _epochs(axes: Axes, info: RunInfo, last: float) -> None:
+    """A faint line where each epoch ends, while they are few enough to be told apart."""
+    recipe = _recipe(info)
+    if recipe is None or last * recipe.epochs > 20 * info.steps:
+        return
+    each = info.steps / recipe.epochs
+    for number in range(1, int(last / each) + 1):
+        axes.axvline(number * each, color=FAINT, linewidth=1, zorder=0)
+
+
+def _smooth(values: Floats) -> Floats:
+    """The mean of a hundredth of the run around each point; at its ends of that part of it which is there."""
+    import numpy as np
+
+    reach, places = len(values) // 200, np.arange(len(values))
+    sums = np.concatenate(([0.0], np.cumsum(values)))
+    first, behind = np.maximum(places - reach, 0), np.minimum(places + reach + 1, len(values))
+    return (sums[behind] - sums[first]) / (behind - first)
+
+
+def _thin(steps: Floats, values: Floats) -> tuple[Floats, Floats]:
+    """The curve itself if it is short, else the lowest and the highest value of each of its stretches."""
+    import numpy as np
+
+    if len(values) <= 2 * STRETCHES:
+        return steps, values
+    starts = np.linspace(0, len(values), STRETCHES, endpoint=False).astype(np.int64)
+    ends = np.stack((np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)), axis=1)
+    ends[-1, 1] = values[-1]  # a curve ends where it ends
+    return np.append(np.repeat(steps[starts], 2)[:-1], steps[-1]), ends.ravel()
 
 
 def _pass_rates(axes: Axes, rounds: list[RoundPoint]) -> None:
-    scored = [
-        (point.step, 100 * point.pass_rate, 100 * (point.pass_rate - point.low), 100 * (point.high - point.pass_rate))
-        for point in rounds
-        if point.split == "phrasing"
-        and point.pass_rate is not None
-        and point.low is not None
-        and point.high is not None
-    ]
-    if not scored:
-        return
-    right: Any = axes.twinx()
-    steps, rates, below, above = zip(*scored, strict=True)
-    right.errorbar(
-        steps, rates, yerr=(below, above), color=PASS, marker="D", markersize=6, capsize=5, linewidth=1.4,
-        linestyle="--" if len(scored) > 1 else "none", label="judged right, held-out phrasings (95 %)",
-    )  # fmt: skip
-    shuffled = [
-        (point.step, 100 * point.baseline)
-        for point in rounds
-        if point.split == "phrasing" and point.baseline is not None
-    ]
-    if shuffled:
-        right.plot(
-            *zip(*shuffled, strict=True), color=SHUFFLED, marker="_", markersize=14, markeredgewidth=2,
-            linestyle=":", linewidth=1.2, label="judged right, answers shuffled",
+    axes.set_title("judged right")
+    baseline: list[Any] = []
+    for split, (colour, marker, label) in HELD_OUT.items():
+        points = [point for point in rounds if point.split == split and point.pass_rate is not None]
+        if not points:
+            continue
+        label = label.removeprefix("held-out ")
+        steps, rates = [point.step for point in points], [100 * (point.pass_rate or 0) for point in points]
+        below = [
+            rate - 100 * (rate / 100 if it.low is None else it.low) for rate, it in zip(rates, points, strict=True)
+        ]
+        above = [
+            100 * (rate / 100 if it.high is None else it.high) - rate for rate, it in zip(rates, points, strict=True)
+        ]
+        axes.errorbar(
+            steps, rates, yerr=(below, above), color=colour, marker=marker, markersize=5, capsize=4, linewidth=1.2,
+            label=f"{label} {text.judged(points[-1])}",
         )  # fmt: skip
-    for step, rate, _, _ in scored:
-        right.annotate(
-            f"{rate:.0f} %", (step, rate), (-9, 7), textcoords="offset points", ha="right", color=PASS, weight="bold"
-        )
-    right.set_ylim(0, 100)
-    right.set_ylabel("pass rate (%)", color=PASS)
-    right.tick_params(colors=PASS)
-    right.spines[["top"]].set_visible(False)
+        shuffled = [(point.step, 100 * point.baseline) for point in points if point.baseline is not None]
+        if split == "phrasing" and shuffled:
+            at, shares = zip(*shuffled, strict=True)
+            label = f"answers shuffled {shares[-1]:.0f} %"
+            baseline = axes.plot(at, shares, color=GREY, marker="_", markersize=9, linestyle=":", label=label)
+    axes.set_ylim(0, 100)
+    axes.set_yticks((0, 50, 100), ("0 %", "50 %", "100 %"))
+    axes.grid(axis="y")
+    lines = [line for line in axes.get_legend_handles_labels()[0] if line not in baseline]
+    axes.legend(handles=[*lines, *baseline], **LEGEND | {"bbox_to_anchor": (1.005, 0.96)})
+
+
+# -- the small panels -----------------------------------------------------------------------------------------------
+
+
+def _schedules(rates: Axes, decays: Axes, info: RunInfo, history: History) -> None:
+    """Learning rate and weight decay through the whole run: what is done in colour, what is to come in grey."""
+    recipe = _recipe(info)
+    numbers = sorted({round(number * (info.steps - 1) / 400) for number in range(401)}) if info.steps else []
+    for axes, name, label in ((rates, "learning_rate", "learning rate"), (decays, "weight_decay", "weight decay")):
+        style: Any = "steps-post" if name == "weight_decay" else "default"
+        steps, values = _thin(*history.curve(name))
+        now = history.last(name)
+        top = max(values, default=0.0)
+        if recipe is not None:
+            planned = [
+                learning_rate(number, info.steps, recipe)
+                if axes is rates
+                else weight_decay(recipe.epochs * number / info.steps, recipe)
+                for number in numbers
+            ]
+            axes.plot([number + 1 for number in numbers], planned, color="#BDBDBD", linewidth=1.2, drawstyle=style)
+            top = max(top, *planned)
+        axes.plot(steps, values, color=TRAIN, linewidth=1.5, drawstyle=style)
+        if now is not None:
+            axes.plot(steps[-1:], [now], color=TRAIN, marker="o", markersize=4.5, clip_on=False)
+        axes.set_title(f"{label} {text.rate(now)}")
+        axes.set_ylim(0, 1.1 * top or 1.0)
+        axes.set_yticks((0, top) if top else (0,), ("0", f"{top:.2g}") if top else ("0",))
+        _ends(axes, max(1.0, info.steps if recipe else history.last("step") or 0))
+
+
+def _speed(axes: Axes, label: str, name: str, history: History, recipe: TrainSettings | None) -> None:
+    """A figure of every step, with its newest value; `recipe`: the norm it is clipped at is drawn too."""
+    import numpy as np
+
+    steps, values = history.curve(name)
+    newest = history.last(name)
+    shown: Any = "–" if newest is None else (text.count(newest) if newest >= 100 else f"{newest:.3g}")
+    axes.set_title(f"{label} {shown}")
+    top = float(np.quantile(values, 0.99)) if len(values) else 0.0
+    if recipe is not None and top:
+        top = max(top, recipe.clip) if recipe.clip < 3 * top else top
+        axes.axhline(recipe.clip, color="#BDBDBD", linewidth=1, linestyle="--")
+    axes.plot(*_thin(steps, values), color=TRAIN, alpha=0.3, linewidth=0.8)
+    axes.plot(*_thin(steps, _smooth(values)), color=TRAIN, linewidth=1.2)
+    axes.set_ylim(0, 1.15 * top or 1.0)
+    axes.locator_params(axis="y", nbins=3)
+    axes.yaxis.set_major_formatter("{x:,.0f}" if top >= 10 else "{x:g}")
+    if not top:
+        axes.set_yticks(())
+    _ends(axes, max(1.0, history.last("step") or 0))
+
+
+def _ends(axes: Axes, end: float) -> None:
+    """Steps from 0 to `end`, with those two named; the right one kept within the picture."""
+    axes.set_xlim(0, end)
+    axes.set_xticks((0, end), ("0", text.count(end)))
+    axes.get_xticklabels()[-1].set_horizontalalignment("right")
