@@ -1,13 +1,14 @@
 """A trained model put to use: answers to held-out questions, written for the judge, and one conversation at a time.
 
-Guarantees: the model is the one its checkpoint says, with the tokenizer it was trained with, or an error; answers are
-greedy, so repeatable; the file of answers is whole or absent. Cost: about 10 s for 200 answers of 200 tokens with 4
-million parameters on two cores.
+Guarantees: the model is the one its checkpoint says, with the tokenizer it was trained with (the run's own copy, so that a
+new one in the workspace orphans no run), or an error; answers are greedy, so repeatable; the file of answers is whole or
+absent. Cost: about 10 s for 200 answers of 200 tokens with 4 million parameters on two cores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -20,18 +21,40 @@ from foundation.records import Answer, EvalItem, messages_of
 from foundation.store import LocalStore
 from trainer import checkpoint
 from trainer.chatml import IM_END, encode_prompt, special_id
+from trainer.checkpoint import TrainState
 from trainer.generate import Choose, generate, greedy
 from trainer.model import Model
-from trainer.paths import TrainPaths
-from trainer.setup import run_folder
+from trainer.paths import TrainPaths, run_folder
+from trainer.setup import choose_precision
 from trainer.tokenizer import load_tokenizer, tokenizer_sha
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from foundation.records import Role
     from foundation.workspace import Workspace
 
 ROWS = 64  # questions answered side by side
+BEST = "best"  # what stands for the best checkpoint where a folder may be named
+
+Turns = Sequence[tuple["Role", str]]
+
+
+@dataclass
+class Tally:
+    """How one answer went: tokens read and written, seconds to the first token and to the last one, and whether it ended
+    of itself."""
+
+    prompt: int = 0
+    tokens: int = 0
+    first: float = 0.0
+    seconds: float = 0.0
+    ended: bool = False
+
+    @property
+    def rate(self) -> float | None:
+        """Tokens a second from the first one on; None for less than two."""
+        return (self.tokens - 1) / (self.seconds - self.first) if self.tokens > 1 else None
 
 
 @dataclass(frozen=True)
@@ -47,42 +70,70 @@ class Student:
     def stop(self) -> int:
         return special_id(self.tokenizer, IM_END)
 
-    def prompt(self, question: str) -> list[int]:
-        """Ids of a conversation in which it is the assistant's turn to answer `question`."""
-        return encode_prompt(self.tokenizer, messages_of([("user", question)]))
+    def prompt(self, question: str, turns: Turns = ()) -> list[int]:
+        """Ids of a conversation in which it is the assistant's turn to answer `question`, after the `turns` before it."""
+        return encode_prompt(self.tokenizer, messages_of([*turns, ("user", question)]))
 
     def text(self, tokens: list[int]) -> str:
         """The text of an answer's tokens, tags left out."""
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
 
-def load_student(workspace: Workspace, run: str, device: torch.device, path: Path | None = None) -> Student:
-    """The newest whole checkpoint of `run`, or the one in the folder `path`.
+def find_checkpoint(workspace: Workspace, run: str, named: Path | None = None) -> tuple[Path, TrainState]:
+    """The newest whole checkpoint of `run`; `best`: the one with the lowest loss on `phrasing`; else the one in that folder.
 
-    Raises `UsageError` if there is none or the workspace's tokenizer is not the one it was trained with, `Failure` if
-    the one named is damaged.
+    Raises `UsageError` if there is none, `Failure` if the one named is damaged.
     """
-    if path is None:
-        found = checkpoint.latest(run_folder(workspace, run) / "checkpoints")
-        if found is None:
+    if named is not None and str(named) != BEST:
+        if not named.is_dir():
             raise UsageError(
-                f"run {run} has no checkpoint", where=str(workspace.root), mend="train it with `trainer run`"
+                "there is no such checkpoint",
+                where=str(named),
+                mend=f"name a folder step-NNNNNN of a run, or `{BEST}`",
             )
-        path, state = found
-    elif not path.is_dir():
-        raise UsageError("there is no such checkpoint", where=str(path), mend="name a folder step-NNNNNN of a run")
-    else:
-        state = checkpoint.read_state(path)
-    tokenizer = TrainPaths.of(workspace).tokenizer
-    if tokenizer_sha(tokenizer) != state.tokenizer:
+        return named, checkpoint.read_state(named)
+    folder = run_folder(workspace, run) / "checkpoints"
+    found = checkpoint.best(folder) if named else checkpoint.latest(folder)
+    if found:
+        return found
+    if named and checkpoint.latest(folder):
         raise UsageError(
-            "the tokenizer is not the one this checkpoint was trained with",
-            where=f"{tokenizer}, {path}",
-            mend="put that tokenizer back, or train anew with `trainer run --fresh`",
+            f"none of the checkpoints of run {run} was measured on `phrasing`, so none is the best",
+            where=str(folder),
+            mend="leave --checkpoint out for the newest, or name one's folder",
         )
+    raise UsageError(f"run {run} has no checkpoint", where=str(workspace.root), mend="train it with `trainer run`")
+
+
+def tokenizer_of(workspace: Workspace, path: Path, state: TrainState) -> Path:
+    """The file of the tokenizer that the checkpoint in the folder `path` was trained with: its run's own copy, as a rule.
+
+    Raises `UsageError` if neither that nor the workspace's is it.
+    """
+    ours = TrainPaths.of(workspace).tokenizer
+    homes = (path.resolve().parent.parent, run_folder(workspace, state.run))
+    for file in (*(home / ours.name for home in homes), ours):
+        if file.is_file() and tokenizer_sha(file) == state.tokenizer:
+            return file
+    raise UsageError(
+        "the tokenizer is not the one this checkpoint was trained with",
+        where=f"{homes[0] / ours.name}, {ours}",
+        mend="put that tokenizer back, or train anew with `trainer run --fresh`",
+    )
+
+
+def load_student(workspace: Workspace, run: str, device: torch.device, path: Path | None = None) -> Student:
+    """The model of the checkpoint that `find_checkpoint` finds; in bfloat16 on a GPU that has it, else in float32.
+
+    Raises `UsageError` if there is none or its tokenizer is lost, `Failure` if the one named is damaged.
+    """
+    found, state = find_checkpoint(workspace, run, path)
+    tokenizer = load_tokenizer(tokenizer_of(workspace, found, state))
     model = Model(state.model)
-    checkpoint.load_weights(path, model)
-    return Student(f"{state.run}/{path.name}", state.step, model.to(device).eval(), load_tokenizer(tokenizer))
+    checkpoint.load_weights(found, model)
+    exact = device.type == "cpu" or choose_precision(device) == "float32"
+    model = model.to(device, torch.float32 if exact else torch.bfloat16).eval()
+    return Student(f"{state.run}/{found.name}", state.step, model, tokenizer)
 
 
 def answer_items(student: Student, items: list[EvalItem], limit: int) -> list[Answer]:
@@ -111,20 +162,41 @@ def write_answers(path: Path, answers: list[Answer]) -> None:
     LocalStore(path.parent).put(path.name, data)
 
 
-def stream(student: Student, question: str, *, limit: int, choose: Choose = greedy) -> Iterator[str]:
-    """Pieces of the answer's text as they come. Ends at `<|im_end|>`; raises `Failure` if there is no room for an answer.
+def stream(
+    student: Student,
+    question: str,
+    *,
+    limit: int,
+    choose: Choose = greedy,
+    turns: Turns = (),
+    tally: Tally | None = None,
+) -> Iterator[str]:
+    """Pieces of the answer's text as they come, no character torn. Ends at `<|im_end|>`.
 
-    An answer that is cut at `limit` tokens, or where the model's positions end, simply ends.
+    An answer that is cut at `limit` tokens, or where the model's positions end, simply ends. `turns` went before the
+    question. Raises `Failure` if there is no room for an answer.
     """
     from tokenizers.decoders import DecodeStream
 
-    prompt = student.prompt(question)
+    prompt = student.prompt(question, turns)
     if len(prompt) >= student.model.config.context:
         raise Failure(
             f"the question has {len(prompt)} tokens, the model {student.model.config.context} positions",
             mend="shorten it",
         )
+    tally = tally if tally is not None else Tally()
+    tally.prompt, began = len(prompt), time.perf_counter()
     decoder = DecodeStream(skip_special_tokens=True)
     for _, token in generate(student.model, [prompt], limit=limit, stop=student.stop, choose=choose):
+        now = time.perf_counter() - began
+        tally.first, tally.seconds, tally.tokens = tally.first or now, now, tally.tokens + 1
+        tally.ended = token == student.stop
         if piece := decoder.step(student.tokenizer, token):
             yield piece
+
+
+def fitting(student: Student, turns: list[tuple[Role, str]], question: str, room: int) -> list[tuple[Role, str]]:
+    """The newest of the turns, in pairs of question and answer, that leave `room` tokens for the next answer."""
+    while turns and len(student.prompt(question, turns)) + room > student.model.config.context:
+        turns = turns[2:]
+    return turns

@@ -3,7 +3,8 @@
 Shape letters: B prompts, S places in the cache, N tokens of all prompts laid end to end; the rest as in `trainer.model`.
 Guarantees: with the cache the logits are those of the model without it (to rounding, tested at 1e-5); greedy choice is
 repeatable; a sampled text is a function of its seed. Rows that have ended are dropped from the work once they are half.
-Cost: one pass over all prompts packed, then one step a token; the cache takes 2 x layers x G x D x 4 bytes a token.
+Cost: one pass over all prompts packed, then one step a token; the cache takes 2 x layers x G x D numbers of the weights'
+own kind a token, all at the start. Nothing is computed twice.
 """
 
 from __future__ import annotations
@@ -45,46 +46,61 @@ def top_k_sampler(k: int, temperature: float, seed: int) -> Choose:
 
 
 class KVCache:
-    """Keys and values of B rows, each as long as its own `lengths` says."""
+    """Keys and values of B rows, each as long as its own `lengths` says; room for all of them is taken at the start."""
 
     def __init__(self, config: ModelConfig, lengths: Sequence[int], places: int, like: Tensor) -> None:
         shape = (config.layers, 2, len(lengths), config.kv_heads, places, config.head_size)
         self.kv = torch.zeros(shape, dtype=like.dtype, device=like.device)
-        self.prompts = tuple(lengths)
-        self.lengths_B = torch.tensor(self.prompts, device=like.device)
+        self.lengths = list(lengths)
+        self.grouped = config.kv_heads != config.heads
+        self.layout = Layout.of(lengths, max(lengths)).to(like.device)
 
     def prefill(self, layer: int, q_NHD: Tensor, k_NGD: Tensor, v_NGD: Tensor) -> Tensor:
         """All prompts at once, packed: attention within each, and what it looked at kept."""
+        kv_2NGD = torch.stack((k_NGD, v_NGD))
         start = 0
-        for row, length in enumerate(self.prompts):
-            stop = start + length
-            self.kv[layer, 0, row, :, :length] = k_NGD[start:stop].transpose(0, 1)
-            self.kv[layer, 1, row, :, :length] = v_NGD[start:stop].transpose(0, 1)
-            start = stop
-        layout = Layout.of(self.prompts, max(self.prompts)).to(q_NHD.device)
-        return attend(q_NHD, k_NGD, v_NGD, layout, "segments")
+        for row, length in enumerate(self.lengths):
+            self.kv[layer, :, row, :, :length] = kv_2NGD[:, start : start + length].transpose(1, 2)
+            start += length
+        return attend(q_NHD, k_NGD, v_NGD, self.layout, "segments")
+
+    def begin(self, last: int) -> Tensor:
+        """Make room for one more token in every row; returns their positions, at most `last`. Once before all layers' `step`.
+
+        What does not differ from layer to layer is worked out here: on a GPU, nothing in `step` waits for it.
+        """
+        self.lengths = [min(length, last) for length in self.lengths]  # rows that have ended go on unseen
+        self.used = max(self.lengths) + 1
+        device = self.kv.device
+        self.at_B = torch.tensor(self.lengths, device=device)
+        self.even = self.used == min(self.lengths) + 1
+        if not self.even:
+            self.rows_B = torch.arange(len(self.lengths), device=device)
+            self.seen_B11S = (torch.arange(self.used, device=device) <= self.at_B[:, None])[:, None, None]
+        self.lengths = [length + 1 for length in self.lengths]
+        return self.at_B
 
     def step(self, layer: int, q_BHD: Tensor, k_BGD: Tensor, v_BGD: Tensor) -> Tensor:
-        """One more token in every row. The caller adds 1 to `lengths_B` when all layers are through."""
-        rows = torch.arange(len(q_BHD), device=q_BHD.device)
-        self.kv[layer, 0, rows, :, self.lengths_B] = k_BGD
-        self.kv[layer, 1, rows, :, self.lengths_B] = v_BGD
-        used = int(self.lengths_B.max()) + 1
-        k_BGSD, v_BGSD = self.kv[layer, :, :, :, :used]
-        seen_B11S = (torch.arange(used, device=q_BHD.device) <= self.lengths_B[:, None])[:, None, None]
-        grouped = q_BHD.shape[1] != k_BGD.shape[1]
+        """One more token in every row, at the places that `begin` chose."""
+        if self.even:
+            self.kv[layer, 0, :, :, self.used - 1], self.kv[layer, 1, :, :, self.used - 1] = k_BGD, v_BGD
+        else:
+            self.kv[layer, 0, self.rows_B, :, self.at_B] = k_BGD
+            self.kv[layer, 1, self.rows_B, :, self.at_B] = v_BGD
+        k_BGSD, v_BGSD = self.kv[layer, :, :, :, : self.used]
+        mask = None if self.even else self.seen_B11S
         out_BH1D = F.scaled_dot_product_attention(
-            q_BHD.unsqueeze(2), k_BGSD, v_BGSD, attn_mask=seen_B11S, enable_gqa=grouped
+            q_BHD.unsqueeze(2), k_BGSD, v_BGSD, attn_mask=mask, enable_gqa=self.grouped
         )
         return out_BH1D.squeeze(2)
 
-    def keep(self, rows: Tensor) -> None:
+    def keep(self, rows: list[int]) -> None:
         """Forget all rows but these."""
-        self.kv = self.kv[:, :, rows]
-        self.lengths_B = self.lengths_B[rows]
+        self.kv = self.kv[:, :, torch.tensor(rows, device=self.kv.device)]
+        self.lengths = [self.lengths[row] for row in rows]
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def generate(
     model: Model, prompts: Sequence[Sequence[int]], *, limit: int, stop: int, choose: Choose = greedy
 ) -> Iterator[tuple[int, int]]:
@@ -114,11 +130,8 @@ def generate(
         if not running:
             return
         if 2 * len(running) <= len(alive):
-            rows = torch.tensor(running, device=device)
-            cache.keep(rows)
-            tokens_B = tokens_B[rows]
+            cache.keep(running)
+            tokens_B = tokens_B[torch.tensor(running, device=device)]
             alive, left = [alive[row] for row in running], [left[row] for row in running]
-        positions_B = cache.lengths_B.clamp(max=room - 1)  # rows that have ended go on unseen
-        cache.lengths_B = positions_B
+        positions_B = cache.begin(room - 1)
         hidden_BC = model.hidden(tokens_B, positions_B, cache.step)
-        cache.lengths_B = positions_B + 1

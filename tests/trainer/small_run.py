@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from foundation.workspace import Workspace
 from tests.trainer.conftest import make_workspace
+from trainer.interrupt import Interrupt
 from trainer.layout import Batch, make_batch
+from trainer.loop import Summary, train
 from trainer.model import Model
 from trainer.pack import pack
 from trainer.paths import TrainPaths
+from trainer.plan import plan
+from trainer.setup import prepare
 from trainer.shape import ModelConfig
 from trainer.shuffle import shuffle, shuffled_records
 from trainer.tokenizer import record_texts, save_tokenizer, train_tokenizer
+from trainer.trainer import Trainer
 
 Ids = Sequence[int]
 CPU = torch.device("cpu")
@@ -37,6 +43,19 @@ def pack_again(workspace: Workspace) -> None:
     texts = record_texts(shuffled_records(paths, "train"))
     save_tokenizer(train_tokenizer(texts, workspace.settings.train.vocabulary), paths.tokenizer)
     pack(workspace)
+
+
+def train_run(workspace: Workspace, run: str, **how: Any) -> Summary:
+    """Train as `trainer run` does, in this process."""
+    return train(workspace, plan(workspace, run), CPU, **how)
+
+
+def trainer_of(workspace: Workspace, run: str, physical: int = 0) -> Trainer:
+    """A model about to take its first step, `physical` contexts at once (0: as many as fit)."""
+    planned = plan(workspace, run)
+    trainer = Trainer(prepare(planned, CPU), Interrupt(planned.folder))
+    trainer.fit(physical)
+    return trainer
 
 
 def small_model(kv_heads: int = 2, dtype: torch.dtype = torch.float64, seed: int = 0) -> Model:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.trainer.small_run import small_model
+from tests.trainer.saved_run import SHAPES, random_model
+from tests.trainer.small_run import one_context, random_records, small_model
 from trainer.attention import attend
 from trainer.generate import Choose, generate, greedy, top_k_sampler
 from trainer.layout import Layout
@@ -34,20 +35,44 @@ def collect(
     return written
 
 
-@pytest.mark.parametrize("kv_heads", [4, 2])
-def test_logits_with_the_cache_are_those_without(kv_heads: int) -> None:
-    model = small_model(kv_heads, torch.float32)
+@pytest.mark.parametrize("kind", SHAPES)
+def test_logits_with_the_cache_are_those_without(kind: str) -> None:
+    """Of every kind of model, for prompts of many lengths at once, and for one alone."""
+    model = random_model(SHAPES[kind].model_copy(update={"vocabulary": 50, "context": 64}))
+    check_cache(model, PROMPTS)
+    check_cache(model, [PROMPTS[2]])
+    check_cache(model, [[4, 5, 6], [7, 8, 9]])
+
+
+def check_cache(model: Model, prompts: list[list[int]]) -> None:
     seen: list[Tensor] = []
 
     def watch(logits_BV: Tensor) -> Tensor:
         seen.append(logits_BV)
         return greedy(logits_BV)
 
-    written = collect(model, PROMPTS, 12, choose=watch)
-    for row, prompt in enumerate(PROMPTS):
+    written = collect(model, prompts, 12, choose=watch)
+    for row, prompt in enumerate(prompts):
         for place in range(12):
-            wanted = plain_logits(model, prompt + written[row][:place])
-            torch.testing.assert_close(seen[place][row], wanted, rtol=0, atol=1e-5)
+            with torch.no_grad():
+                wanted = plain_logits(model, prompt + written[row][:place])
+            torch.testing.assert_close(seen[place][row], wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
+
+
+def test_no_position_is_computed_twice() -> None:
+    """One pass over the prompts, then one token a row: what was read stays in the cache, and the cache stays where it is."""
+    model, sizes = small_model(dtype=torch.float32), []
+    model.blocks[0].register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    list(generate(model, [PROMPTS[2], PROMPTS[4]], limit=10, stop=NEVER))
+    assert sizes == [28, *[2] * 9]
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = small_model(dtype=torch.float32)
+    collect(model, PROMPTS, 5)
+    loss = model.loss(one_context(random_records((9, 20))), "segments")
+    loss.backward()
+    assert model.embedding.weight.grad is not None
 
 
 def test_a_batch_writes_what_each_row_writes_alone() -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,29 +19,39 @@ from safetensors.torch import load_file
 from foundation.errors import Failure, UsageError
 from foundation.workspace import FILE, Workspace
 from tests.support.commands import REPOSITORY, run, run_json
-from tests.trainer.small_run import CPU, THREADS, make_workspace, pack_again, packed_workspace
+from tests.trainer.small_run import (
+    CPU,
+    THREADS,
+    make_workspace,
+    pack_again,
+    packed_workspace,
+    train_run,
+)
 from trainer.checkpoint import MODEL, OPTIMIZER, STATE
-from trainer.loop import Trainer, train
 from trainer.metrics import Metric, read_metrics
-from trainer.optim import learning_rate
-from trainer.setup import choose_device, pack_order, prepare
+from trainer.plan import plan
+from trainer.presets import recipe
+from trainer.setup import choose_device
+from trainer.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
 def ready(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """Packs that no test changes; each test names runs of its own. One epoch is more than 12 steps."""
+    """Packs that no test changes; each test names runs of its own. One epoch is more than 8 steps."""
     return packed_workspace(tmp_path_factory.mktemp("ready"), 5, epochs=1.3, context=96)
 
 
 @pytest.fixture(scope="module")
 def unbroken(ready: Workspace) -> Path:
-    """A run of 12 steps, never interrupted."""
-    train(ready, "unbroken", CPU, until=12)
+    """A run of 8 steps, never interrupted."""
+    train_run(ready, "unbroken", until=8)
     return ready.train / "runs/unbroken"
 
 
 def lines(folder: Path) -> list[Metric]:
-    return [metric.model_copy(update={"tokens_per_second": None}) for metric in read_metrics(folder)]
+    """The metrics, but for what a clock and the machine say."""
+    timing = dict.fromkeys(("tokens_per_second", "seconds", "mfu", "memory"))
+    return [metric.model_copy(update=timing) for metric in read_metrics(folder)]
 
 
 def assert_same_run(folder: Path, other: Path, step: int) -> None:
@@ -58,35 +69,37 @@ def assert_same_run(folder: Path, other: Path, step: int) -> None:
 
 def test_it_learns_and_says_so(unbroken: Path) -> None:
     metrics = read_metrics(unbroken)
-    assert [metric.step for metric in metrics] == list(range(13))
-    assert metrics[0].loss is None
-    assert metrics[0].phrasing > metrics[4].phrasing > metrics[12].phrasing > 0
-    assert metrics[0].unseen > metrics[12].unseen
-    assert [metric.step for metric in metrics if metric.phrasing is not None] == [0, 4, 8, 12]
-    assert metrics[12].loss < metrics[1].loss
-    for one, two in itertools.pairwise(metrics):
+    assert [metric.step for metric in metrics] == [0, 1, 2, 3, 4, 4, 5, 6, 7, 8, 8]
+    steps = [metric for metric in metrics if metric.loss is not None]
+    looks = [metric for metric in metrics if metric.phrasing is not None]
+    assert [metric.step for metric in steps] == list(range(1, 9))
+    assert [metric.step for metric in looks] == [0, 4, 8]
+    assert looks[0].phrasing > looks[1].phrasing > looks[2].phrasing > 0
+    assert looks[0].unseen > looks[2].unseen
+    assert steps[-1].loss < steps[0].loss
+    for one, two in itertools.pairwise(steps):
         assert two.tokens > one.tokens
         assert two.supervised > one.supervised
-    assert metrics[12].tokens_per_second > 0
+    assert steps[-1].tokens_per_second > 0
     assert (unbroken / "loss.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_a_run_in_two_parts_is_the_run(ready: Workspace, unbroken: Path) -> None:
-    first = train(ready, "parts", CPU, until=6)
-    assert (first.step, first.stopped) == (6, "until")
-    second = train(ready, "parts", CPU, until=12)
-    assert (second.step, second.stopped) == (12, "until")
-    assert_same_run(ready.train / "runs/parts", unbroken, 12)
+    first = train_run(ready, "parts", until=5)
+    assert (first.step, first.stopped) == (5, "until")
+    second = train_run(ready, "parts", until=8)
+    assert (second.step, second.stopped) == (8, "until")
+    assert_same_run(ready.train / "runs/parts", unbroken, 8)
 
 
 def test_lines_behind_the_checkpoint_are_dropped(ready: Workspace, unbroken: Path) -> None:
     """As after a power cut: the log is ahead of the checkpoint, and its last line is torn."""
-    train(ready, "ahead", CPU, until=5)
+    train_run(ready, "ahead", until=5)
     folder = ready.train / "runs/ahead"
     with open(folder / "metrics.jsonl", "a") as file:
         file.write('{"step": 6, "epoch": 0.1, "tokens": 1, "supervised": 1, "loss": 99.0}\n{"step": 7, "epo')
-    train(ready, "ahead", CPU, until=12)
-    assert_same_run(folder, unbroken, 12)
+    train_run(ready, "ahead", until=8)
+    assert_same_run(folder, unbroken, 8)
 
 
 def start(ready: Workspace, name: str, *more: str) -> subprocess.Popen[str]:
@@ -111,32 +124,32 @@ def wait_for_step(folder: Path, step: int, process: subprocess.Popen[str]) -> No
 
 def test_a_killed_run_goes_on_as_if_nothing_had_been(ready: Workspace, unbroken: Path) -> None:
     folder = ready.train / "runs/killed"
-    for step in (5, 8):
-        process = start(ready, "killed", "--until-step", "12")
+    for step in (3, 5):
+        process = start(ready, "killed", "--until-step", "8")
         wait_for_step(folder, step, process)
         process.kill()
         process.communicate()
-    process = start(ready, "killed", "--until-step", "12")
+    process = start(ready, "killed", "--until-step", "8")
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "going on from step" in err
-    assert_same_run(folder, unbroken, 12)
+    assert_same_run(folder, unbroken, 8)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_well(ready: Workspace, unbroken: Path, number: signal.Signals) -> None:
     name = f"signal-{number.name}"
     folder = ready.train / "runs" / name
-    process = start(ready, name, "--until-step", "12", "--json")
+    process = start(ready, name, "--until-step", "8", "--json")
     wait_for_step(folder, 2, process)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     summary = json.loads(out)
-    assert 2 <= summary["step"] <= 12
+    assert 2 <= summary["step"] <= 8
     assert Path(summary["checkpoint"]).name == f"step-{summary['step']:06d}"
     assert "Traceback" not in err
-    train(ready, name, CPU, until=12)
+    train_run(ready, name, until=8)
     assert lines(folder) == lines(unbroken)
 
 
@@ -144,71 +157,68 @@ def test_a_second_process_on_one_run_is_refused(ready: Workspace) -> None:
     process = start(ready, "taken")
     wait_for_step(ready.train / "runs/taken", 1, process)
     with pytest.raises(Failure, match=f"train-taken is held by pid {process.pid}"):
-        train(ready, "taken", CPU)
+        train_run(ready, "taken")
     process.terminate()
     process.communicate()
 
 
-def test_the_whole_schedule_ends_where_epochs_say(ready: Workspace) -> None:
-    setup = prepare(ready, "whole", CPU)
-    summary = train(ready, "whole", CPU)
-    contexts = -(-13 * len(setup.data) // 10)
-    assert (summary.step, summary.stopped) == (-(-contexts // 2), "end")
-    last = read_metrics(setup.folder)[-1]
-    assert last.epoch == pytest.approx(contexts / len(setup.data), abs=1e-5)
-    assert last.learning_rate == pytest.approx(
-        ready.settings.train.learning_rate * ready.settings.train.min_learning_rate
-    )
-    again = train(ready, "whole", CPU)
+def test_the_whole_schedule_ends_where_epochs_say(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACTORY_TRAIN__EPOCHS", "0.17")
+    workspace = Workspace(ready.root)
+    planned, settings = plan(workspace, "whole"), recipe(workspace.settings.train)
+    summary = train_run(workspace, "whole")
+    assert (summary.step, summary.stopped) == (-(-planned.epochs.contexts // 2), "end")
+    last = [metric for metric in read_metrics(planned.folder) if metric.loss is not None][-1]
+    assert last.epoch == pytest.approx(planned.epochs.epoch_at(planned.epochs.contexts), abs=1e-5)
+    assert last.epoch == pytest.approx(0.17, abs=0.02)
+    assert last.learning_rate == pytest.approx(settings.learning_rate * settings.min_learning_rate)
+    again = train_run(workspace, "whole")
     assert (again.step, again.loss, again.checkpoint) == (summary.step, None, summary.checkpoint)
 
 
 def test_fresh_forgets(ready: Workspace) -> None:
-    train(ready, "forgetful", CPU, until=3)
-    summary = train(ready, "forgetful", CPU, until=2, fresh=True)
+    train_run(ready, "forgetful", until=3)
+    summary = train_run(ready, "forgetful", until=2, fresh=True)
     assert summary.step == 2
     assert [metric.step for metric in read_metrics(ready.train / "runs/forgetful")] == [0, 1, 2]
 
 
-def test_the_rate_is_set_before_the_step(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = Trainer(prepare(ready, "rate", CPU))
-    seen: list[float] = []
-    step = trainer.optimizer.step
-    monkeypatch.setattr(
-        trainer.optimizer, "step", lambda: (seen.append(trainer.optimizer.param_groups[0]["lr"]), step())
-    )
-    metrics = [trainer.train_step() for _ in range(3)]
-    wanted = [learning_rate(number, trainer.setup.steps, ready.settings.train) for number in range(3)]
-    assert seen == wanted == [metric.learning_rate for metric in metrics]
-    assert len(set(wanted)) == 3
+def bad_steps(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
+    """From now on the losses of these steps are no numbers."""
+    gradient = Trainer._gradient
+
+    def spoilt(self: Trainer, *arguments: Any) -> tuple[float, float]:
+        loss, norm = gradient(self, *arguments)
+        return (float("nan"), norm) if self.step + 1 in steps else (loss, norm)
+
+    monkeypatch.setattr(Trainer, "_gradient", spoilt)
 
 
-def test_a_loss_that_is_no_number_leaves_the_weights(ready: Workspace) -> None:
-    trainer = Trainer(prepare(ready, "nan", CPU))
-    with torch.no_grad():
-        trainer.model.final_norm.weight.fill_(float("nan"))
-    before = trainer.model.embedding.weight.clone()
-    with pytest.raises(Failure, match="the loss of step 1 is nan"):
-        trainer.train_step()
-    assert torch.equal(trainer.model.embedding.weight, before)
-    assert trainer.step == 0
-
-
-def test_every_context_is_seen_once_an_epoch_in_another_order() -> None:
-    orders = [pack_order(seed, epoch, 50) for seed in (1, 2) for epoch in (0, 1)]
-    assert all(sorted(order) == list(range(50)) for order in orders)
-    assert len({tuple(order) for order in orders}) == 4
-    assert pack_order(1, 0, 50) == orders[0]
-
-
-def test_steps_go_through_the_epochs_context_by_context(ready: Workspace) -> None:
-    trainer = Trainer(prepare(ready, "order", CPU))
-    packs, settings, seen = len(trainer.setup.data), ready.settings.train, []
-    while trainer.cursor < trainer.setup.contexts:
-        seen += trainer._next_contexts()
-        trainer.cursor = len(seen)
-    orders = [*pack_order(settings.seed, 0, packs), *pack_order(settings.seed, 1, packs)]
-    assert seen == orders[: trainer.setup.contexts]
+def test_bad_steps_are_left_out_and_the_run_is_one_however_it_is_cut(
+    ready: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FACTORY_TRAIN__CHECKPOINT_EVERY", "3")
+    bad_steps(monkeypatch, 2, 4, 5, 6)  # the last of which takes the weights back
+    workspace = Workspace(ready.root)
+    train_run(workspace, "bad", until=8)
+    said = capsys.readouterr().err
+    assert "step 2 has a loss of nan" in said
+    assert "the weights are those of step 3 again" in said
+    metrics = lines(ready.train / "runs/bad")
+    assert [metric.skipped for metric in metrics if metric.step > 0 and not metric.phrasing] == [
+        None,
+        1,
+        1,
+        2,
+        3,
+        4,
+        4,
+        4,
+    ]
+    for until in (1, 2, 5, 6, 8):
+        train_run(workspace, "bad-in-parts", until=until)
+    assert lines(ready.train / "runs/bad-in-parts") == metrics
+    assert_same_run(ready.train / "runs/bad-in-parts", ready.train / "runs/bad", 8)
 
 
 @pytest.mark.parametrize(
@@ -222,20 +232,20 @@ def test_steps_go_through_the_epochs_context_by_context(ready: Workspace) -> Non
 def test_a_run_of_other_settings_is_not_gone_on_with(
     ready: Workspace, monkeypatch: pytest.MonkeyPatch, key: str, value: str, named: str
 ) -> None:
-    train(ready, f"other-{key}", CPU, until=1)
+    train_run(ready, f"other-{key}", until=1)
     monkeypatch.setenv(f"FACTORY_TRAIN__{key}", value)
     with pytest.raises(UsageError, match=named):
-        train(Workspace(ready.root), f"other-{key}", CPU)
+        train_run(Workspace(ready.root), f"other-{key}")
 
 
 def test_a_run_of_other_packs_is_not_gone_on_with(tmp_path: Path) -> None:
     workspace = packed_workspace(tmp_path, 3)
-    train(workspace, "main", CPU, until=1)
+    train_run(workspace, "main", until=1)
     shards = sorted((tmp_path / "shards").glob("*/*/*.jsonl"))
     shards[0].unlink()
     pack_again(workspace)
     with pytest.raises(UsageError, match=r"(tokenizer|packs) was .* when run main began"):
-        train(workspace, "main", CPU)
+        train_run(workspace, "main")
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
@@ -253,7 +263,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../main", "", "a/b", ".hidden"])
 def test_a_run_has_a_plain_name(ready: Workspace, name: str) -> None:
     with pytest.raises(UsageError, match="not a run's name"):
-        train(ready, name, CPU)
+        train_run(ready, name)
 
 
 def test_an_empty_held_out_split_has_no_loss(tmp_path: Path) -> None:
@@ -263,14 +273,14 @@ def test_an_empty_held_out_split_has_no_loss(tmp_path: Path) -> None:
             "".join(line for line in shard.read_text().splitlines(True) if '"split":"phrasing"' not in line)
         )
     pack_again(workspace)
-    summary = train(workspace, "main", CPU, until=4)
+    summary = train_run(workspace, "main", until=4)
     assert summary.phrasing is None
     assert summary.unseen is not None
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(ready: Workspace) -> None:
     """A limit on the size of files stands for the disk: the checkpoint is what hits it first."""
-    train(ready, "full", CPU, until=2)
+    train_run(ready, "full", until=2)
     folder = ready.train / "runs/full/checkpoints"
     command = (
         f"ulimit -f 2000; exec {sys.executable} -c 'from trainer.cli import main; main()' run --run full --until-step 4"
@@ -283,7 +293,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(ready: Workspace) -> None:
     assert "Traceback" not in done.stderr
     assert "mend:" in done.stderr
     assert [path.name for path in folder.iterdir()] == ["step-000002"]
-    assert train(ready, "full", CPU, until=4).step == 4
+    assert train_run(ready, "full", until=4).step == 4
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

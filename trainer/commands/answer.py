@@ -9,13 +9,20 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from foundation.console import emit_json, say, table
-from trainer.commands.options import AS_JSON, CHECKPOINT, DEVICE, RUN, Device
+from foundation.console import emit_json, plain, say, table
+from foundation.errors import FactoryError
+from trainer.commands.options import AS_JSON, DEVICE, RUN, Device
 
 if TYPE_CHECKING:
+    from foundation.records import Role
     from foundation.workspace import Workspace
     from trainer.answer import Student
     from trainer.generate import Choose
+
+CHECKPOINT = typer.Option(
+    None, "--checkpoint", help="Folder of a checkpoint, or `best` (lowest loss on phrasing); default: the run's newest."
+)
+QUIT, NEW = "/quit", "/new"
 
 
 def register(app: typer.Typer) -> None:
@@ -80,16 +87,20 @@ def _gpu_for_answers(workspace: Workspace, device: Device) -> AbstractContextMan
 
 def chat_command(
     prompt: str | None = typer.Option(None, "-p", "--prompt", help="Ask this one question; without it, one a line."),
+    history: bool = typer.Option(
+        False, "--history", help="Questions go on from the answers before, for models trained on dialogues."
+    ),
     greedy: bool = typer.Option(False, "--greedy", help="Always the likeliest token."),
     top_k: int = typer.Option(40, min=1, help="Draw among this many likeliest tokens."),
     temperature: float = typer.Option(0.75, min=0.01, help="Lower is surer."),
     seed: int = typer.Option(0, min=0, help="Seed of the draws."),
     max_tokens: int = typer.Option(256, min=1, help="Tokens in an answer, at most."),
+    stats: bool = typer.Option(False, "--stats", help="Say after each answer how many tokens it had, and how fast."),
     run: str = RUN,
     checkpoint: Path | None = CHECKPOINT,
     device: Device = DEVICE,
 ) -> None:
-    """Ask the model. Every question is a conversation of its own: it has learned no other."""
+    """Ask the model. Without --history every question is a conversation of its own. Ctrl-C stops an answer, /quit the chat."""
     from foundation.workspace import Workspace
     from trainer.answer import load_student
     from trainer.generate import greedy as likeliest
@@ -98,22 +109,82 @@ def chat_command(
 
     student = load_student(Workspace.find(), run, choose_device(device), checkpoint)
     choose = likeliest if greedy else top_k_sampler(top_k, temperature, seed)
+    talk = _Chat(student, choose, max_tokens, history, stats)
     if prompt is not None:
-        _reply(student, prompt, max_tokens, choose)
+        talk.reply(prompt)
         return
-    say(f"{student.name}; an empty line or Ctrl-D ends")
-    while True:
-        if sys.stdin.isatty():
-            print("> ", end="", file=sys.stderr, flush=True)
-        question = sys.stdin.readline().strip()
-        if not question:
-            return
-        _reply(student, question, max_tokens, choose)
+    say(f"{student.name}; {QUIT} or Ctrl-D ends{f', {NEW} forgets what was said' if history else ''}")
+    while (question := _question()) is not None:
+        talk.one(question)
 
 
-def _reply(student: Student, question: str, max_tokens: int, choose: Choose) -> None:
-    from trainer.answer import stream
+class _Chat:
+    """A conversation on standard output. `turns` are what was said, with `history`."""
 
-    for piece in stream(student, question, limit=max_tokens, choose=choose):
-        print(piece, end="", flush=True)
-    print(flush=True)
+    def __init__(self, student: Student, choose: Choose, max_tokens: int, history: bool, stats: bool) -> None:
+        self.student, self.choose, self.max_tokens, self.history, self.stats = (
+            student,
+            choose,
+            max_tokens,
+            history,
+            stats,
+        )
+        self.turns: list[tuple[Role, str]] = []
+        # A terminal gets nothing that could move its cursor; what is piped on gets the bytes.
+        self.shown = plain if sys.stdout.isatty() else str
+
+    def one(self, line: str) -> None:
+        """Answer a line, or do what it says. No line ends the chat: what cannot be answered is told."""
+        if line == NEW:
+            self.turns = []
+        elif line:
+            try:
+                self.reply(line)
+            except KeyboardInterrupt:
+                print(flush=True)
+                say("stopped")
+            except FactoryError as error:
+                say(f"error: {error}")
+
+    def reply(self, question: str) -> None:
+        """Write the answer as it comes."""
+        from trainer.answer import Tally, fitting, stream
+
+        tally, pieces = Tally(), []
+        turns = fitting(self.student, self.turns, question, self.max_tokens)
+        answer = stream(self.student, question, limit=self.max_tokens, choose=self.choose, turns=turns, tally=tally)
+        for piece in answer:
+            print(self.shown(piece), end="", flush=True)
+            pieces.append(piece)
+        print(flush=True)
+        if self.history:
+            self.turns = [*turns, ("user", question), ("assistant", "".join(pieces))]
+        if self.stats:
+            rate = f", {tally.rate:,.0f} tokens/s" if tally.rate else ""
+            say(
+                f"{tally.prompt:,} tokens read, first of {tally.tokens:,} after {tally.first:.3f} s{rate}"
+                f"{'' if tally.ended else '; cut, it had not ended'}"
+            )
+
+
+def _question() -> str | None:
+    """The next line, edited with the keys of a shell where a person types; None at the end."""
+    person = sys.stdin.isatty()
+    try:
+        if person and sys.stdout.isatty():
+            import readline  # noqa: F401  gives `input` its keys and its memory
+
+            line = input("> ")
+        else:
+            if person:
+                print("> ", end="", file=sys.stderr, flush=True)
+            line = sys.stdin.readline()
+            if not line:
+                return None
+    except EOFError:
+        say("")
+        return None
+    except KeyboardInterrupt:
+        say(f"\n{QUIT} or Ctrl-D ends")
+        return ""
+    return None if line.strip() == QUIT else line.strip()
