@@ -4,7 +4,7 @@ For each preset, in bfloat16 at its context, on random records of a corpus' leng
 second and the share of the card's dense bfloat16 peak (MFU: matmul FLOPs of record tokens alone, the LM head for supervised
 positions, attention by the squared lengths), optimizer and copying of the batch included; attention forward and backward
 beside bare `varlen_attn`, turn by turn in the same run; peak memory beside `trainer.memory.estimate`; and the presets' own
-attention by each backend, beside `mask` in float32. `wwii-183m` once more with three contexts at once. Needs torch (2.11 or
+attention by each backend, beside `mask` in float64. `wwii-183m` once more with three contexts at once. Needs torch (2.11 or
 newer), numpy and pydantic, nothing else. Prints one JSON document, and writes it into benchmarks/results/ where a GPU was
 measured. Where there is none it says so and ends well.
 
@@ -14,197 +14,237 @@ measured. Where there is none it says so and ends well.
 
 from __future__ import annotations
 
-import gc
+import argparse
+import datetime
+import json
+import re
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import torch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
+import torch  # noqa: E402
+
+from benchmarks._peak_parts import Bench, attention, parity, random_batches, records_in  # noqa: E402
 from foundation.tables import TrainSettings  # noqa: E402
-from trainer.attention import Backend, choose_backend  # noqa: E402
-from trainer.bestfit import pack_lengths  # noqa: E402
 from trainer.hardware import memory_peak, peak_flops  # noqa: E402
-from trainer.layout import Batch, make_batch  # noqa: E402
-from trainer.memory import estimate  # noqa: E402
+from trainer.memory import GB, estimate, largest_batch  # noqa: E402
 from trainer.model import Model  # noqa: E402
 from trainer.optim import build_optimizers  # noqa: E402
-from trainer.presets import model_config, recipe  # noqa: E402
-from trainer.shape import ModelConfig  # noqa: E402
+from trainer.presets import model_config, preset, recipe  # noqa: E402
 
 LIMITS = {"mfu": 0.5, "attention_ratio": 1.1, "memory_off": 0.1, "three_contexts_gb": 15.0, "parity": 0.02}
-SUPERVISED = 0.7  # the last part of a record, as in the example corpus
 BATCHES = 4  # different ones, in turn
 Row = dict[str, Any]
 
 
 @dataclass
-class Bench:
-    """Where and how long. `small`: sizes that a CPU gets through in seconds."""
+class Trained:
+    """A preset in training, and the batches it is trained on in turn."""
 
-    device: torch.device
+    bench: Bench
+    name: str
+    batch: int
     compiled: bool
-    small: bool
-    end: float
-    left_out: list[str] = field(default_factory=list)
 
-    @property
-    def backend(self) -> Backend:
-        return choose_backend(self.device)
+    def __post_init__(self) -> None:
+        self.bench.forget()
+        self.settings = recipe(TrainSettings(preset=self.name))
+        self.context = 256 if self.bench.small else self.settings.context
+        self.config = model_config(self.name, self.settings.vocabulary, self.context)
+        torch.manual_seed(0)
+        self.model = Model(self.config).to(self.bench.device)
+        self.optimizers = build_optimizers(self.model, self.settings)
+        if self.compiled:
+            self.model.use_compile()
+        self.batches = random_batches(self.config, self.context, self.batch, BATCHES)
 
-    @property
-    def steps(self) -> int:
-        return 2 if self.small else 20
+    def passes(self, number: int) -> float:
+        """A forward and a backward of one batch; its gradients are added to those there are."""
+        here = self.batches[number % BATCHES].to(self.bench.device)
+        with self.bench.autocast():
+            loss = self.model.loss(here, self.bench.backend) / here.n_supervised
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.item()
 
-    def late(self, what: str) -> bool:
-        """Whether the time is up; what is then not measured is named."""
-        if time.monotonic() < self.end:
-            return False
-        self.left_out.append(what)
-        return True
+    def step(self, number: int) -> float:
+        """A whole step: the batch is copied, the gradient clipped, the optimizer takes it. Returns the loss."""
+        loss = self.passes(number)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        self.optimizers.step()
+        self.optimizers.zero_grad()
+        return loss
 
-    def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16)
-
-    def synchronize(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-    def forget(self) -> None:
-        """Give back what earlier parts held, and count peaks anew."""
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(self.device)
-
-    def seconds(self, *calls: Callable[[], object], times: int) -> list[list[float]]:
-        """Seconds of each call, `times` each, turn by turn, after three turns that do not count."""
-        taken: list[list[float]] = [[] for _ in calls]
-        for turn in range(times + (1 if self.small else 3)):
-            for place, call in enumerate(calls):
-                self.synchronize()
-                begun = time.perf_counter()
-                call()
-                self.synchronize()
-                if turn >= (1 if self.small else 3):
-                    taken[place].append(time.perf_counter() - begun)
-        return taken
+    def flops(self, number: int) -> int:
+        one = self.batches[number % BATCHES]
+        return self.config.flops(one.n_record_tokens, one.n_supervised, one.n_squares)
 
 
-def random_batches(config: ModelConfig, context: int, batch: int, count: int, seed: int = 0) -> list[Batch]:
-    """Packed batches of random tokens, in records as long as a corpus has them: 100 to 400 tokens, 200 on the average."""
-    random = np.random.default_rng(seed)
-    wanted = count * batch
-    draws = random.lognormal(np.log(180), 0.45, size=wanted * context // 150 + 50)
-    lengths = np.clip(draws, 16, context).astype(np.int32)
-    order, packs = pack_lengths(lengths, context)
-    contexts = []
-    for number in random.permutation(len(packs) - 1)[:wanted]:
-        records = []
-        for length in lengths[order[packs[number] : packs[number + 1]]]:
-            mask = np.zeros(length, dtype=np.uint8)
-            mask[int(length * (1 - SUPERVISED)) :] = 1
-            records.append((random.integers(1, config.vocabulary, size=length), mask))
-        contexts.append(records)
-    return [make_batch(contexts[start : start + batch], context, 0) for start in range(0, wanted, batch)]
-
-
-def measured_steps(bench: Bench, name: str, batch: int, *, compiled: bool) -> Row:
+def measured(bench: Bench, name: str, batch: int, *, compiled: bool) -> Row:
     """Whole steps of one preset with `batch` contexts at once: speed, MFU, and peak memory beside the estimate."""
-    bench.forget()
-    settings = recipe(TrainSettings(preset=name))
-    context = 256 if bench.small else settings.context
-    config = model_config(name, settings.vocabulary, context)
-    torch.manual_seed(0)
-    model = Model(config).to(bench.device)
-    optimizers = build_optimizers(model, settings)
-    if compiled:
-        model.use_compile()
-    batches = random_batches(config, context, batch, BATCHES)
-    taken: list[tuple[float, Batch]] = []
-    losses = []
-    for step in range(bench.steps + 3):
-        here = batches[step % BATCHES]
+    it = Trained(bench, name, batch, compiled)
+    taken, losses = [], []
+    for number in range(3 + bench.steps):
         bench.synchronize()
         begun = time.perf_counter()
-        there = here.to(bench.device)
-        with bench.autocast():
-            loss = model.loss(there, bench.backend) / there.n_supervised
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
-        optimizers.step()
-        if step < bench.steps + 2:  # the last step's gradients stay, as they do in a step of several passes
-            optimizers.zero_grad()
-        losses.append(loss.item())
+        losses.append(it.step(number))
         bench.synchronize()
-        taken.append((time.perf_counter() - begun, here))
-    counted = taken[3:]
-    seconds = sum(one for one, _ in counted)
-    useful = sum(one.n_record_tokens for _, one in counted)
-    flops = sum(config.flops(one.n_record_tokens, one.n_supervised, one.n_squares) for _, one in counted)
+        taken.append(time.perf_counter() - begun)
+    numbers = range(3, 3 + bench.steps)
+    seconds = sum(taken[3:])
+    useful = sum(it.batches[number % BATCHES].n_record_tokens for number in numbers)
+    reached = sum(it.flops(number) for number in numbers) / seconds
     peak = peak_flops(bench.device)
-    supervised = max(one.n_supervised for one in batches)
-    expected = estimate(
-        config, batch, context=context, supervised=supervised / (batch * context), compiled=compiled
-    )
-    row: Row = {
+    row = {
         "preset": name,
-        "parameters": config.parameters,
-        "context": context,
+        "parameters": it.config.parameters,
+        "context": it.context,
         "physical_batch": batch,
         "compiled": compiled,
         "backend": bench.backend,
-        "records_a_context": round(sum(len(one.layout.lengths) for one in batches) / (BATCHES * batch), 1),
-        "filled": round(useful / (len(counted) * batch * context), 4),
-        "supervised": round(sum(one.n_supervised for one in batches) / sum(one.n_record_tokens for one in batches), 3),
-        "first_step_seconds": round(taken[0][0], 2),
-        "step_seconds": round(seconds / len(counted), 4),
-        "step_seconds_median": round(statistics.median(one for one, _ in counted), 4),
+        "records_a_context": round(sum(records_in(one) for one in it.batches) / (BATCHES * batch), 1),
+        "filled": round(useful / (len(numbers) * batch * it.context), 4),
+        "first_step_seconds": round(taken[0], 2),
+        "step_seconds": round(seconds / len(numbers), 4),
+        "step_seconds_median": round(statistics.median(taken[3:]), 4),
         "useful_tokens_a_second": round(useful / seconds),
-        "flops_a_second": flops / seconds,
-        "mfu": round(flops / seconds / peak, 4) if peak else None,
+        "flops_a_second": reached,
+        "mfu": round(reached / peak, 4) if peak else None,
         "loss_first_last": [round(losses[0], 4), round(losses[-1], 4)],
-        "estimate": {**asdict(expected), "tensors": expected.tensors, "total": expected.total},
+        **peak_memory(it),
     }
-    del model, optimizers
-    return {**row, **_memory(bench, batches, name, context, batch, compiled, row)}
-
-
-def _memory(
-    bench: Bench, batches: list[Batch], name: str, context: int, batch: int, compiled: bool, row: Row
-) -> Row:
-    """Peak memory of two passes of one step, where gradients of the first are there in the second, as the estimate has it."""
-    if bench.device.type != "cuda":
-        return {"memory_peak": memory_peak(bench.device)}
+    del it
     bench.forget()
-    settings = recipe(TrainSettings(preset=name))
-    config = model_config(name, settings.vocabulary, context)
-    model = Model(config).to(bench.device)
-    optimizers = build_optimizers(model, settings)
-    if compiled:
-        model.use_compile()
-    fullest = max(batches, key=lambda one: one.n_supervised)
+    return row
+
+
+def peak_memory(it: Trained) -> Row:
+    """Most memory of a step of two passes, beside the estimate: the first one's gradients are there during the second."""
+    fullest = max(range(BATCHES), key=lambda number: it.batches[number].n_supervised)
+    share = it.batches[fullest].n_supervised / (it.batch * it.context)
+    expected = estimate(it.config, it.batch, context=it.context, supervised=share, compiled=it.compiled)
+    told: Row = {"estimate": {**asdict(expected), "tensors": expected.tensors, "total": expected.total}}
+    it.bench.forget(compiled=False)
     for _ in range(2):
-        there = fullest.to(bench.device)
-        with bench.autocast():
-            loss = model.loss(there, bench.backend) / there.n_supervised
-        loss.backward()
-    optimizers.step()
-    bench.synchronize()
-    tensors, reserved = torch.cuda.max_memory_allocated(bench.device), torch.cuda.max_memory_reserved(bench.device)
-    free, whole = torch.cuda.mem_get_info(bench.device)
+        it.passes(fullest)
+    it.optimizers.step()
+    it.bench.synchronize()
+    tensors = memory_peak(it.bench.device)
+    it.optimizers.zero_grad()
+    if it.bench.device.type != "cuda":
+        return {**told, "resident_peak": tensors}
+    free, whole = torch.cuda.mem_get_info(it.bench.device)
     return {
-        "memory_peak": tensors,
-        "memory_reserved": reserved,
-        "memory_of_the_card": whole - free,  # with CUDA's context, and what others hold
-        "memory_over_estimate": round(tensors / row["estimate"]["tensors"], 4),
-        "reserved_over_estimate": round((whole - free) / row["estimate"]["total"], 4),
+        **told,
+        "tensors_peak": tensors,
+        "reserved_peak": torch.cuda.max_memory_reserved(it.bench.device),
+        "taken_of_the_card": whole - free,  # CUDA's own included, and what other processes hold
+        "tensors_over_estimate": round(tensors / expected.tensors, 4),
+        "taken_over_estimate": round((whole - free) / expected.total, 4),
     }
+
+
+def missed(told: Row) -> list[str]:
+    """What was measured on a GPU and is beyond its limit, in words."""
+    found = []
+    for row in told["training"]:
+        which = f"{row['preset']} at {row['physical_batch']} contexts"
+        if row["physical_batch"] > 3 and (row["mfu"] is None or row["mfu"] < LIMITS["mfu"]):
+            found.append(f"{which}: an MFU of {row['mfu']}, not {LIMITS['mfu']}")
+        if abs(row["tensors_over_estimate"] - 1) > LIMITS["memory_off"]:
+            found.append(f"{which}: {row['tensors_over_estimate']} of the memory that was estimated")
+        if row["physical_batch"] == 3 and row["taken_of_the_card"] > LIMITS["three_contexts_gb"] * GB:
+            found.append(f"{which}: {row['taken_of_the_card'] / GB:.1f} GB, not under {LIMITS['three_contexts_gb']}")
+    for row in told["attention"]:
+        if row["ratio"] > LIMITS["attention_ratio"]:
+            found.append(f"attention of {row['preset']}: {row['ratio']} times bare, not {LIMITS['attention_ratio']}")
+    for row in told["parity"]:
+        for backend, errors in row["largest_error_over_largest_value"].items():
+            if max(errors.values()) > LIMITS["parity"]:
+                found.append(f"{backend} of {row['preset']} is off: {errors}")
+    return found
+
+
+def measure(bench: Bench, presets: list[str], asked: int) -> Row:
+    """All parts, the short ones first."""
+    told: Row = {"parity": [], "attention": [], "training": []}
+    for name in presets:
+        bench.forget()
+        told["parity"].append(parity(bench, name))
+        bench.forget()
+        told["attention"].append(attention(bench, name, asked))
+    plan = [(name, batch_for(bench, name, asked), bench.compiled) for name in presets]
+    if "wwii-183m" in presets and not bench.small:
+        plan += [("wwii-183m", 3, compiled) for compiled in {bench.compiled, False}]
+    for name, batch, compiled in plan:
+        what = f"{name}, {batch} contexts at once{', compiled' if compiled else ''}"
+        if not bench.late(what):
+            print(f"{what} ...", file=sys.stderr, flush=True)
+            told["training"].append(measured(bench, name, batch, compiled=compiled))
+    return told
+
+
+def batch_for(bench: Bench, name: str, asked: int) -> int:
+    """`asked` contexts, or as many as the card's free memory is estimated to hold."""
+    if bench.device.type != "cuda":
+        return asked
+    free, _ = torch.cuda.mem_get_info(bench.device)
+    return max(1, min(asked, largest_batch(preset(name).config, free - GB, supervised=1.0, compiled=False)))
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    options.add_argument("--preset", action="append", help="one or more; default: wwii-183m and base-100m")
+    options.add_argument("--batch", type=int, default=0, help="contexts at once; default: 16, or 2 with --small")
+    options.add_argument("--no-compile", action="store_true", help="without torch.compile")
+    options.add_argument("--small", action="store_true", help="contexts of 256 tokens, two steps, nothing compiled")
+    options.add_argument("--minutes", type=float, default=8.0, help="begin no part after so long")
+    options.add_argument("--results", type=Path, default=REPOSITORY / "benchmarks" / "results", help="folder")
+    chosen = options.parse_args()
+    if chosen.device == "cuda" and not torch.cuda.is_available():
+        print(
+            "trainer_gpu: torch finds no CUDA GPU here, so nothing was measured; it is for one H100 or H200",
+            file=sys.stderr,
+        )
+        return
+    bench = Bench(
+        torch.device(chosen.device),
+        compiled=not (chosen.no_compile or chosen.small),
+        small=chosen.small,
+        end=time.monotonic() + 60 * chosen.minutes,
+    )
+    on_gpu = bench.device.type == "cuda"
+    if on_gpu:
+        torch.set_float32_matmul_precision("high")
+    told = measure(bench, chosen.preset or ["wwii-183m", "base-100m"], chosen.batch or (2 if chosen.small else 16))
+    now = datetime.datetime.now(datetime.UTC)
+    name = torch.cuda.get_device_name(bench.device) if on_gpu else "CPU"
+    document = {
+        "benchmark": "trainer_gpu",
+        "date": now.isoformat(timespec="seconds"),
+        "device": name,
+        "peak_flops": peak_flops(bench.device),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        **told,
+        "left_out": bench.left_out,
+        "limits": LIMITS,
+        "missed": missed(told) if on_gpu and not chosen.small else None,
+    }
+    text = json.dumps(document, indent=1)
+    print(text)
+    if on_gpu:
+        chosen.results.mkdir(parents=True, exist_ok=True)
+        file = chosen.results / f"trainer_gpu-{re.sub('[^a-z0-9]+', '-', name.lower())}-{now:%Y-%m-%d}.json"
+        file.write_text(text + "\n", "utf-8")
+        print(f"written to {file}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,12 +1,13 @@
-"""Contexts of one size, filled with records of known lengths: longest first, each context to the last token where it can be.
+"""Contexts of one size, filled with records of known lengths: longest first, to the last token where that can be.
 
-Guarantees: no context is over-full, every record is in exactly one; the same lengths give the same contexts. A context begins
-with the longest record left, and nothing that is left fits it when it is closed. Each window of records is packed by itself,
-so memory is bounded by the window. Cost: 0.1 s for a million records, and some 30 bytes each.
+Guarantees: no context is over-full, every record is in exactly one; the same lengths give the same contexts, and never more
+of them than best-fit decreasing makes. Each window of records is packed by itself, so memory is bounded by the window.
+Cost: 0.15 s for a million records, and some 30 bytes each.
 
-Plain best-fit decreasing leaves gaps that no record is short enough for: on the lengths of the wwii example's records 1.0 % of
-a context of 512 tokens, 0.4 % of 1,024 and 0.1 % of 4,096. Here a gap that one record or two can fill to the last token is
-filled by them, at once: 0.02 % is left of each (`benchmarks/pack.py`).
+Best-fit decreasing leaves gaps that no record is short enough for: on the lengths of the wwii example's records 1.0 % of a
+context of 512 tokens, 0.4 % of 1,024 and 0.1 % of 4,096. Exact fit fills a gap that one record or two can fill to the last
+token, at once, which leaves 0.02 % of each (`benchmarks/pack.py`); but where short records are few it uses them up too soon.
+So a window is packed both ways, and the one with fewer contexts is kept.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ WINDOW = 100_000  # records packed together: more would fill contexts no better 
 Int32s = NDArray[np.int32]
 Int64s = NDArray[np.int64]
 Move = tuple[int, int, int, int]  # (place in the order of lengths, first context, contexts, records into each)
+Made = tuple[list[Move], int]  # where every record goes, and how many contexts that makes
 
 
 def pack_lengths(
@@ -48,7 +50,9 @@ def _pack_window(lengths: Int32s, context: int) -> tuple[Int64s, Int64s]:
     """One window: its members context by context, and how many each context holds."""
     narrow = np.uint16 if context < 1 << 16 else np.uint32  # 16 bits are sorted in linear time
     longest_first = np.argsort((context - lengths).astype(narrow), kind="stable")
-    moves, opened = _Lengths(lengths, context).moves()
+    count = np.bincount(lengths, minlength=context + 1)
+    exact, best = _ExactFit(count, context).moves(), _best_fit(count, context)
+    moves, opened = min(exact, best, key=lambda made: made[1])
     _, first, many, each = np.asarray(sorted(moves), dtype=np.int64).reshape(-1, 4).T
     placed = many * each
     move = np.repeat(np.arange(len(moves)), placed)
@@ -58,22 +62,62 @@ def _pack_window(lengths: Int32s, context: int) -> tuple[Int64s, Int64s]:
     return longest_first[np.argsort(numbered, kind="stable")], np.bincount(contexts, minlength=opened)
 
 
-class _Lengths:
+def _places(count: Int64s) -> dict[int, int]:
+    """For each length, where its records begin when the longest are first."""
+    shorter = np.cumsum(count)
+    return {length: int(shorter[-1] - shorter[length]) for length in np.flatnonzero(count).tolist()}
+
+
+def _best_fit(count: Int64s, context: int) -> Made:
+    """Each record, longest first, into the fullest context it fits.
+
+    A context that takes one of a length stays the fullest for the next of it; so it takes as many as it holds, and all
+    contexts that wait with the same room, and follow each other, take theirs in one move.
+    """
+    moves: list[Move] = []
+    waiting: list[list[tuple[int, int]]] = [[] for _ in range(context + 1)]  # by free room: (first context, how many)
+    room = opened = 0  # bit r of `room` is set while a context with r free waits
+    for length, place in sorted(_places(count).items(), reverse=True):
+        left = int(count[length])
+        while left:
+            if fitting := room >> length:
+                free = length + (fitting & -fitting).bit_length() - 1
+                first, many = waiting[free].pop()
+                if not waiting[free]:
+                    room ^= 1 << free
+            else:
+                free, first, many = context, opened, -(-left // (context // length))
+                opened += many
+            each = free // length
+            whole = min(many, left // each)
+            some = left - whole * each if whole < many else 0
+            for contexts, records in ((whole, each), (int(some > 0), some), (many - whole - (some > 0), 0)):
+                if contexts and records:
+                    moves.append((place, first, contexts, records))
+                    place += contexts * records
+                    left -= contexts * records
+                if contexts and (rest := free - records * length):
+                    waiting[rest].append((first, contexts))
+                    room |= 1 << rest
+                first += contexts
+    return moves, opened
+
+
+class _ExactFit:
     """The records of a window that are left, by length: `count[l]` of them, and bit l of `left` set while there are any.
 
-    Contexts with the same lengths in them are made in one move, as many as the records allow: each move uses up a length, so
-    a window takes no more of them than it has different lengths.
+    A context begins with the longest left and takes the longest that fits, until one record or two can fill it to the last
+    token. Contexts with the same lengths in them are made in one move, as many as the records allow: each move uses up a
+    length, so a window takes no more of them than it has different lengths.
     """
 
-    def __init__(self, lengths: Int32s, context: int) -> None:
+    def __init__(self, count: Int64s, context: int) -> None:
         self.context = context
-        self.count = np.bincount(lengths, minlength=context + 1)
-        present = np.flatnonzero(self.count)
-        self.left = sum(1 << length for length in present.tolist())
-        ends = np.cumsum(self.count[::-1])[::-1]
-        self.next = dict(zip(present.tolist(), (ends - self.count)[present].tolist(), strict=True))
+        self.count = count.copy()
+        self.place = _places(count)
+        self.left = sum(1 << length for length in self.place)
 
-    def moves(self) -> tuple[list[Move], int]:
+    def moves(self) -> Made:
         """Where every record goes, and how many contexts that makes."""
         found: list[Move] = []
         opened = 0
@@ -83,8 +127,8 @@ class _Lengths:
             for length, each in chosen.items():
                 if alike > 1:
                     self._use(length, each * (alike - 1))
-                found.append((self.next[length], opened, alike, each))
-                self.next[length] += each * alike
+                found.append((self.place[length], opened, alike, each))
+                self.place[length] += each * alike
             opened += alike
         return found, opened
 

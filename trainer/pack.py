@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from foundation.console import progress
+from foundation.console import progress, say
 from foundation.errors import Failure, UsageError
 from foundation.records import Contract, Split
 from trainer.bestfit import Int32s, Int64s, pack_lengths
@@ -257,6 +257,11 @@ def _add_raw(files: TokenFiles, workspace: Workspace) -> None:
             where=str(workspace.root / "corpus"),
             mend="take in articles with `factory ingest`, or leave raw text out",
         )
+    told, long = files.raw, files.raw.long_sentences
+    say(
+        f"raw text: {files.raw_documents:,} documents of {told.articles:,} articles; left out: {told.unseen:,} held out, "
+        f"{told.withdrawn:,} withdrawn" + (f", and {long:,} sentences that fit no context" if long else "")
+    )
 
 
 def _check_some(files: TokenFiles) -> None:

@@ -204,7 +204,7 @@ def _thin(steps: Floats, values: Floats) -> tuple[Floats, Floats]:
 
 
 def _pass_rates(axes: Axes, rounds: list[RoundPoint]) -> None:
-    axes.set_title("judged right")
+    axes.set_title("judged right (95 %)")
     baseline: list[Any] = []
     for split, (colour, marker, label) in HELD_OUT.items():
         points = [point for point in rounds if point.split == split and point.pass_rate is not None]
@@ -231,7 +231,9 @@ def _pass_rates(axes: Axes, rounds: list[RoundPoint]) -> None:
     axes.set_yticks((0, 50, 100), ("0 %", "50 %", "100 %"))
     axes.grid(axis="y")
     lines = [line for line in axes.get_legend_handles_labels()[0] if line not in baseline]
-    axes.legend(handles=[*lines, *baseline], **LEGEND | {"bbox_to_anchor": (1.005, 0.96)})
+    axes.legend(
+        handles=[*lines, *baseline], **LEGEND | {"bbox_to_anchor": (1.005, 0.96), "fontsize": 8, "columnspacing": 1}
+    )
 
 
 # -- the small panels -----------------------------------------------------------------------------------------------

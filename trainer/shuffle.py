@@ -42,7 +42,7 @@ MEMORY = 256 << 20
 
 
 class ShuffleMeta(Contract):
-    """What one shuffle did: `meta.json`. `files` is the number of files each split is spread over, `sizes` their bytes.
+    """What one shuffle did: `meta.json`. `files` is the number of files each split is spread over, `sizes` their bytes (an empty one is not there).
 
     `not_shared` records of the train split were left out by `share`; `records` are those that stand.
     """
@@ -252,6 +252,8 @@ def _lines(paths: TrainPaths, split: Split) -> Iterator[tuple[Path, bytes]]:
     folder = paths.records(split).resolve()  # stay with one generation of the files
     sizes = meta.sizes.get(split)
     for index in range(meta.files):
+        if sizes is not None and not sizes[index]:
+            continue
         path = folder / file_name(index)
         try:
             if sizes is not None and path.stat().st_size != sizes[index]:

@@ -35,6 +35,7 @@ TAGS = {
     "epoch": "progress/epoch",
     "tokens": "progress/tokens",
 }
+PROGRESS = {"epoch", "tokens"}  # a look at the held-out splits says them again: once a step is enough
 
 
 class Writer(Protocol):
@@ -74,7 +75,7 @@ class _Events:
         values = [
             Summary.Value(tag=tag, simple_value=value)
             for name, tag in TAGS.items()
-            if (value := getattr(metric, name)) is not None
+            if (value := getattr(metric, name)) is not None and (metric.loss is not None or name not in PROGRESS)
         ]
         self._write(step=metric.step, summary=Summary(value=values))
 

@@ -105,7 +105,7 @@ def check_doors_agree(store: LocalStore) -> int:
 )
 def test_a_row_has_the_fields_and_defaults_of_the_contract(contract: type[Contract], row: type[msgspec.Struct]) -> None:
     fields = {field.name: field for field in msgspec.structs.fields(row)}
-    assert set(fields) == set(contract.model_fields)
+    assert list(fields) == list(contract.model_fields)
     for name, field in contract.model_fields.items():
         assert fields[name].required == field.is_required(), name
         if not field.is_required():

@@ -53,7 +53,7 @@ def random_model(config: ModelConfig, seed: int = 0) -> Model:
         for name, parameter in model.named_parameters():
             if parameter.ndim == 1:
                 parameter.add_(0.3 * torch.randn_like(parameter))
-            else:
+            elif name != "lm_head.weight" or not config.embedding_norm:  # that one is large as it is
                 parameter.mul_(12.0 if not config.embedding_norm or "embedding" in name else 4.0)
     return model.eval()
 
@@ -117,9 +117,8 @@ def saved_run(
         phrasing=phrasing,
         model=config,
         tokenizer=tokenizer_sha(tokenizer),
-        identity={"train.epochs": 4.0, "train.preset": "demo"},
         rng=checkpoint.random_state(),
-        **more,
+        **{"identity": {"train.epochs": 4.0, "train.preset": "demo"}, **more},
     )
     optimizers = build_optimizers(model, recipe(TrainSettings()))
     return checkpoint.save(folder / "checkpoints", model, optimizers, state, keep=5, manifest=manifest), model

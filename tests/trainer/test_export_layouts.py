@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from foundation.errors import UsageError
 from foundation.records import messages_of
 from foundation.workspace import Workspace
-from tests.trainer.saved_run import GPT2, LLAMA, QWEN3, SHAPES, random_model, saved_run
+from tests.trainer.saved_run import GPT2, LLAMA, QWEN3, SHAPES, random_model, run_tokenizer, saved_run
 from trainer.answer import Student, find_checkpoint, load_student, tokenizer_of
 from trainer.attention import attend
 from trainer.chatml import encode_prompt, encode_record
@@ -22,9 +22,10 @@ from trainer.export.layouts import layout_of
 from trainer.generate import generate
 from trainer.layout import Layout
 from trainer.model import Model
+from trainer.presets import PRESETS
 from trainer.shape import ModelConfig
 
-TOKENS = [3, 300, 41, 5, 5, 699, 0, 17, 256, 1, 2, 90]
+TOKENS = [3, 300, 41, 5, 5, 699, 0, 17, 256, 1, 2, 90] * 7
 TEXTS = (
     "Who won at Stalingrad?",
     "In February 1943 — été, 北京 🙂 — twenty-one divisions",
@@ -69,7 +70,26 @@ def test_logits_are_ours(workspace: Workspace, tmp_path: Path, name: str) -> Non
     with torch.no_grad():
         torch.testing.assert_close(theirs(torch.tensor([TOKENS])).logits[0], wanted, rtol=0, atol=1e-4)
     assert wanted.std() > 0.3, "logits that are all alike would show nothing"
-    assert len({tuple(row.topk(3).indices.tolist()) for row in wanted}) > 6
+    assert len({tuple(row.topk(3).indices.tolist()) for row in wanted}) > 20
+
+
+@pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["llama", "gpt2"])
+def test_logits_of_small_numbers_are_ours(workspace: Workspace, tmp_path: Path, config: ModelConfig) -> None:
+    """As weights are at the start, the embeddings so small that what is added to a norm's root shows."""
+    torch.manual_seed(0)
+    model = Model(config)
+    path, _ = saved_run(workspace, config, model=model)
+    (tmp_path / "out").mkdir()
+    write_model(tmp_path / "out", Source(path, config, run_tokenizer(workspace)), "float32")
+    with torch.no_grad():
+        theirs = their_model(tmp_path / "out")(torch.tensor([TOKENS])).logits[0]
+    torch.testing.assert_close(theirs, our_logits(model, TOKENS), rtol=0, atol=2e-6)
+
+
+def test_every_preset_has_a_layout() -> None:
+    found = {name: layout_of(preset.config) for name, preset in PRESETS.items()}
+    wanted = {"demo": "qwen3", "smoke-10m": "llama", "wwii-183m": "gpt2", "ladder-350m": "qwen3", "ladder-7b": "llama"}
+    assert {name: found[name] for name in wanted} == wanted
 
 
 def _load(folder: Path) -> tuple[Any, dict[str, Any]]:

@@ -27,8 +27,10 @@ from tests.trainer.small_run import (
     packed_workspace,
     train_run,
 )
-from trainer.checkpoint import MODEL, OPTIMIZER, STATE
+from trainer.checkpoint import MANIFEST, MODEL, OPTIMIZER, STATE
+from trainer.loop import train
 from trainer.metrics import Metric, read_metrics
+from trainer.pack import pack
 from trainer.plan import plan
 from trainer.presets import recipe
 from trainer.setup import choose_device
@@ -278,24 +280,6 @@ def test_an_empty_held_out_split_has_no_loss(tmp_path: Path) -> None:
     assert summary.unseen is not None
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(ready: Workspace) -> None:
-    """A limit on the size of files stands for the disk: the checkpoint is what hits it first."""
-    train_run(ready, "full", until=2)
-    folder = ready.train / "runs/full/checkpoints"
-    command = (
-        f"ulimit -f 2000; exec {sys.executable} -c 'from trainer.cli import main; main()' run --run full --until-step 4"
-    )
-    environment = {**os.environ, **THREADS, "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(
-        ["bash", "-c", command], cwd=ready.root, env=environment, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    assert "mend:" in done.stderr
-    assert [path.name for path in folder.iterdir()] == ["step-000002"]
-    assert train_run(ready, "full", until=4).step == 4
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_gpu_that_is_not_there_is_refused(ready: Workspace) -> None:
     assert choose_device("auto") == CPU
@@ -312,3 +296,18 @@ def test_the_command_prints_one_document(ready: Workspace) -> None:
         "parameters": 10_096_896,
     }
     assert (ready.root / FILE).exists()
+
+
+def test_packs_made_anew_meanwhile_take_nothing_from_a_run(tmp_path: Path) -> None:
+    """The files it reads and the manifest it pins are those it began with."""
+    workspace = packed_workspace(tmp_path, 3, evaluate_every=100, checkpoint_every=2, epochs=4.0)
+    planned = plan(workspace, "main")
+    manifest = (workspace.train / "packs/manifest.json").read_bytes()
+    train(workspace, planned, CPU, until=2)
+    pack(workspace)
+    assert not planned.data.folder.exists()
+    train(workspace, planned, CPU, until=4)
+    for step in (2, 4):
+        path = planned.folder / f"checkpoints/step-{step:06d}"
+        assert MANIFEST in json.loads((path / STATE).read_text())["files"]
+        assert (path / MANIFEST).read_bytes() == manifest

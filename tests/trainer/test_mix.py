@@ -137,7 +137,13 @@ def test_the_command_shows_the_mix_of_the_settings(packed: Workspace) -> None:
     assert [round(one["raw"], 1) for one in told["epochs"]] == [0.5, 0.2]
     assert told["left_out"] == ["qa/first-day"]
     shown = run("trainer", "mix", cwd=workspace)
-    for word in ("epochs 2 to 4, by family", "contrastive", "raw/article", f"{told['contexts']:,} contexts"):
+    for word in (
+        "epochs 2 to 4, by family",
+        "contrastive",
+        "raw/article",
+        f"{told['contexts']:,}",
+        "records a context",
+    ):
         assert word in shown.stdout
     assert "left out of every epoch: qa/first-day" in shown.stderr
 

@@ -90,7 +90,9 @@ def test_the_card_says_it_to_people(workspace: Workspace) -> None:
 
 def test_what_is_not_known_is_not_guessed(workspace: Workspace) -> None:
     """No run.json, no metrics, no judging, no manifest: an export all the same, that says so."""
-    path, _ = saved_run(workspace, LLAMA)
+    path, _ = saved_run(
+        workspace, LLAMA, identity={"mix.raw": 0.2, "mix.weights": '{"qpt": 2}', "mix.curriculum": "[]"}
+    )
     state = json.loads((path / "state.json").read_text())
     assert "manifest.json" in state["files"]
     (workspace.train / "runs/main/checkpoints/step-000007").rename(workspace.root / "step-000007")
@@ -99,6 +101,7 @@ def test_what_is_not_known_is_not_guessed(workspace: Workspace) -> None:
     card = (folder / "README.md").read_text("utf-8")
     assert "Nobody has judged its answers at this step" in card
     assert "not measured" in card
+    assert 'They were mixed by these settings: weights {"qpt": 2}; raw 0.2 (' in card
     for shard in (workspace.root / "shards/qa/first-day").glob("*.jsonl"):
         shard.unlink()
     _, again = export(workspace, Wanted(run="main", name="again", checkpoint=workspace.root / "step-000007"))

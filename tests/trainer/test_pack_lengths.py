@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.bestfit import pack_lengths
+from trainer.bestfit import _best_fit, pack_lengths
 
 
 def contents(lengths: list[int], context: int, window: int = 100_000) -> list[list[int]]:
@@ -19,6 +19,18 @@ def contents(lengths: list[int], context: int, window: int = 100_000) -> list[li
     assert packs[0] == 0
     assert packs[-1] == len(order) == len(lengths)
     return [[lengths[number] for number in order[start:stop]] for start, stop in itertools.pairwise(packs)]
+
+
+def searched(lengths: list[int], context: int) -> list[int]:
+    """What is free in each context of best-fit decreasing, by a search through all of them for every record."""
+    free: list[int] = []
+    for length in sorted(lengths, reverse=True):
+        fitting = [left for left in free if left >= length]
+        left = min(fitting) if fitting else context
+        if fitting:
+            free.remove(left)
+        free.append(left - length)
+    return free
 
 
 @settings(max_examples=300, deadline=None)
@@ -32,16 +44,32 @@ def test_no_context_overflows_and_every_record_is_in_one(lengths: list[int], win
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.integers(1, 40), max_size=200), st.integers(40, 200))
-def test_a_context_begins_with_the_longest_left_and_no_record_behind_it_would_have_fitted(
-    lengths: list[int], context: int
-) -> None:
+def test_a_context_begins_with_the_longest_left_which_fits_none_before_it(lengths: list[int], context: int) -> None:
     made = contents(lengths, context)
     left = sorted(lengths, reverse=True)
-    for held in made:
+    for number, held in enumerate(made):
         assert max(held) == left[0]
+        assert all(context - sum(before) < max(held) for before in made[:number])
         for length in held:
             left.remove(length)
-        assert not left or context - sum(held) < left[-1]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.integers(1, 40), max_size=200), st.integers(40, 200))
+def test_there_are_never_more_contexts_than_best_fit_decreasing_makes(lengths: list[int], context: int) -> None:
+    assert len(contents(lengths, context)) <= len(searched(lengths, context))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.integers(1, 40), max_size=200), st.integers(40, 200))
+def test_its_best_fit_is_that_of_the_search(lengths: list[int], context: int) -> None:
+    moves, opened = _best_fit(np.bincount(lengths, minlength=context + 1), context)
+    room = [context] * opened
+    longest_first = sorted(lengths, reverse=True)
+    for place, first, many, each in moves:
+        for number in range(many * each):
+            room[first + number // each] -= longest_first[place + number]
+    assert sorted(room) == sorted(searched(lengths, context))
 
 
 @settings(max_examples=100, deadline=None)

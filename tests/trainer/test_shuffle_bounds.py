@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,10 +13,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
-from foundation.reader import listed
+import trainer.shuffle
+import trainer.spread
+from foundation.errors import Failure
+from foundation.reader import Manifest, listed, pin
 from foundation.records import Record, Snippet
+from foundation.store import Store
 from foundation.workspace import Workspace
 from tests.support.commands import REPOSITORY
 from trainer.paths import TrainPaths
@@ -93,29 +100,125 @@ def test_a_shuffle_killed_at_any_moment_leaves_the_former_result(make: Callable[
     workspace = make(60_000, 60)
     shuffle(workspace, 1)
     before, link = contents(workspace), TrainPaths.of(workspace).shuffled.readlink().name
-    code = "import os; print(os.getpid(), flush=True); from trainer.cli import main; main()"
-    command = [sys.executable, "-c", code, "shuffle", "--seed", "2"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-c", "from trainer.cli import main; main()", "shuffle", "--seed", "2"]
+
+    def begun() -> bool:
+        return any(link not in path.parts for path in workspace.train.glob(f".shuffled-*/{moment}"))
 
     with subprocess.Popen(command, cwd=workspace.root, env=environment, stderr=subprocess.DEVNULL) as process:
-        while not list(workspace.train.glob(f".shuffled-*/{moment}")) or process.poll() is not None:
-            if process.poll() is not None or any(path.name != link for path in workspace.train.glob("shuffled")) is None:
-                break
-            older = [path for path in workspace.train.glob(f".shuffled-*/{moment}") if path.parts[-3] != link]
-            if older:
-                break
+        while not begun() and process.poll() is None:
             time.sleep(0.001)
-        while process.poll() is None:
-            fresh = [path for path in workspace.train.glob(f".shuffled-*/{moment}") if link not in path.parts]
-            if fresh:
-                process.kill()
-                break
-            time.sleep(0.001)
+        children = psutil.Process(process.pid).children()
+        process.kill()
         assert process.wait() == -signal.SIGKILL
 
+    assert not psutil.wait_procs(children, timeout=10)[1]
     assert contents(workspace) == before
     assert len(generations(workspace)) == 3  # the link, its folder, and what the killed one left
     shuffle(workspace, 1)
     assert contents(workspace) == before
     assert len(generations(workspace)) == 2
-"""rest"""
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("limit", [100_000, 3_900_000])
+def test_a_full_disk_is_told_and_leaves_the_former_result(
+    make: Callable[..., Workspace], processes: int, limit: int
+) -> None:
+    """The system's limit on a file's size acts it out: in the first pass, or where two spread files become one."""
+    workspace = make(16_000, 16)
+    shuffle(workspace, 1)
+    before = contents(workspace)
+    code = (
+        "import resource\nfrom pathlib import Path\nfrom foundation.errors import from_os_error\n"
+        "from foundation.workspace import Workspace\nfrom trainer.shuffle import shuffle\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
+        f"try:\n    shuffle(Workspace(Path({str(workspace.root)!r})), 2, processes={processes})\n"
+        "except OSError as error:\n    print(from_os_error(error))\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, check=True, capture_output=True, text=True
+    ).stdout
+    assert "the disk is full" in told and re.search(r"where: .*/\.shuffled-.*train", told)
+    assert contents(workspace) == before
+    assert len(generations(workspace)) == 2
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, change: Callable[[Store], None]) -> None:
+    """Let `change` happen between the listing of the shards and their reading."""
+
+    def listed_and_changed(store: Store) -> list[tuple[str, int]]:
+        found = listed(store)
+        change(store)
+        return found
+
+    monkeypatch.setattr(trainer.shuffle, "listed", listed_and_changed)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(
+    ("changed", "told"), [("cut", "was changed"), ("longer", "was changed"), ("gone", "went away")]
+)
+def test_a_shard_that_changes_meanwhile_is_named(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, processes: int, changed: str, told: str
+) -> None:
+    monkeypatch.setattr(trainer.shuffle, "TASK", 1)
+    shuffle(workspace, 1)
+    before, name = contents(workspace), list(workspace.store.list("shards"))[7]
+    data = workspace.store.get(name)
+
+    def change(store: Store) -> None:
+        if changed == "gone":
+            store.delete(name)
+        else:
+            store.put(name, data[:-20] if changed == "cut" else data + data)
+
+    meanwhile(monkeypatch, change)
+    with pytest.raises(Failure, match=told) as caught:
+        shuffle(workspace, 1, processes=processes)
+    assert caught.value.where == name
+    assert contents(workspace) == before and len(generations(workspace)) == 2
+
+
+def test_the_manifest_says_what_was_read_even_of_a_shard_that_kept_its_size(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = next(iter(workspace.store.list("shards")))
+    lines = workspace.store.get(name).splitlines(keepends=True)
+    meanwhile(monkeypatch, lambda store: store.put(name, b"".join(reversed(lines))))
+    shuffle(workspace, 1)
+    pinned = Manifest.model_validate_json(TrainPaths.of(workspace).manifest.read_bytes())
+    assert pinned == pin(workspace.store)
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_a_newer_record_stops_the_shuffle_and_the_first_one_is_named(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, processes: int
+) -> None:
+    monkeypatch.setattr(trainer.shuffle, "TASK", 1)
+    names = list(workspace.store.list("shards"))
+    for name in (names[3], names[4], names[-1]):
+        row = json.loads(workspace.store.get(name).splitlines()[0])
+        workspace.store.put(name, workspace.store.get(name) + json.dumps(row | {"v": 2}).encode())
+    with pytest.raises(Failure, match="Record of version 2") as caught:
+        shuffle(workspace, 1, processes=processes)
+    assert caught.value.where == f"{names[3]}:{len(workspace.store.get(names[3]).splitlines())}"
+    assert not TrainPaths.of(workspace).shuffled.exists()
+
+
+def test_a_process_that_dies_is_an_error_and_not_a_wait(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer.shuffle, "TASK", 1)
+    here = os.getpid()
+
+    class Dies(trainer.spread.Spread):
+        def do(self, task: int) -> trainer.spread.Gathered:
+            if task == 5 and os.getpid() != here:
+                os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does where memory ran out
+            return super().do(task)
+
+    monkeypatch.setattr(trainer.shuffle, "Spread", Dies)
+    with pytest.raises(Failure, match="a process that took part died"):
+        shuffle(workspace, 1, processes=2)
+    assert not TrainPaths.of(workspace).shuffled.exists()
+    assert not psutil.Process().children()

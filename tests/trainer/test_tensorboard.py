@@ -31,13 +31,14 @@ def test_what_a_line_has_is_written_and_what_it_lacks_is_not(tmp_path: Path) -> 
     board = writer(tmp_path, True)
     board.add(metric(0, phrasing=8.0))
     board.add(metric(1, loss=2.5, learning_rate=1e-3, memory=3 << 30))
+    board.add(metric(1, phrasing=7.0))
     board.close()
     found = curves(tmp_path)
     assert found["loss/train"] == [(1, 2.5)]
-    assert found["loss/held-out phrasings"] == [(0, 8.0)]
+    assert found["loss/held-out phrasings"] == [(0, 8.0), (1, 7.0)]
     assert found["optimizer/learning rate"] == [(1, pytest.approx(1e-3))]
     assert found["speed/memory (bytes)"] == [(1, float(3 << 30))]
-    assert found["progress/tokens"] == [(0, 0.0), (1, 1000.0)]
+    assert found["progress/tokens"] == [(1, 1000.0)]
     assert "speed/MFU" not in found
     assert "loss/unseen articles" not in found
 

@@ -57,6 +57,12 @@ def test_a_word_that_only_begins_a_sentence_is_no_name(plain: Tokenizer) -> None
     assert not found & {"Winter", "Winter War"}
 
 
+def test_initials_ordinals_hyphens_and_other_alphabets_make_names_too(plain: Tokenizer) -> None:
+    told = ["There the 6th Army met Émile Łoś of the U.S. Army, in a T-34 of O'Connor's, by Ångström-Straße."] * 30
+    found = {term.term for term in mine(told, plain, 100)}
+    assert {"6th Army", "Émile Łoś of the U.S. Army", "T-34 of O'Connor", "Ångström-Straße"} <= found
+
+
 def test_the_count_is_that_of_the_text_and_each_token_saved_is_saved(plain: Tokenizer) -> None:
     """Given a tokenizer with those very terms on top of the same merges: it is shorter by what the table promised, and no more."""
     read = texts()

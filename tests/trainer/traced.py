@@ -1,7 +1,7 @@
 """A training step traced without computing it: which bytes live at once, as torch's own bookkeeping has it.
 
 Tensors are fake (a shape and a type, no numbers), so any preset is traced in a second on a CPU. What a CUDA GPU does otherwise
-is acted out: its autocast's rules, its fused RMSNorm. FlashAttention is the real operator, which knows its shapes without a
+is acted out: norms in 32 bits under autocast, RMSNorm in one kernel. FlashAttention is the real operator, which knows its shapes without a
 GPU. What a kernel takes inside itself is not seen.
 """
 
@@ -10,10 +10,9 @@ from __future__ import annotations
 import functools
 import operator
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +25,8 @@ from torch.nn.attention.varlen import varlen_attn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from trainer.layout import Batch, Layout
+from trainer.loss import ROWS
 from trainer.model import Model
 from trainer.shape import ModelConfig
 
@@ -70,90 +71,85 @@ class _FusedRMSNorm(torch.autograd.Function):
         return torch.empty_like(x), None if weight is None else torch.empty_like(weight)
 
 
-class ActedOutCudaAutocast(TorchFunctionMode):
-    """The rules of `torch.autocast("cuda", torch.bfloat16)` for the functions the model calls."""
+class ActedOutCuda(TorchFunctionMode):
+    """What CUDA does otherwise than a CPU, under autocast, in what the model calls; and counts that need numbers.
 
-    def __init__(self) -> None:
+    `supervised`: how many of a batch's targets count, which cannot be read from fake ones.
+    """
+
+    def __init__(self, supervised: int = 0) -> None:
         super().__init__()
-        self._copies: dict[int, Tensor] = {}  # autocast keeps a weight's 16-bit copy until the forward pass ends
+        self.supervised = supervised
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.linear:
-            args = [self._half(one) for one in args]
-        elif func is F.rms_norm:
+        if func is F.rms_norm:
             x, _, weight = (*args, None)[:3]
             return _FusedRMSNorm.apply(x.float(), weight)
-        elif func in (F.layer_norm, F.cross_entropy):
-            args = [one.float() if isinstance(one, Tensor) and one.is_floating_point() else one for one in args]
+        if func is F.layer_norm:
+            args = [one.float() if isinstance(one, Tensor) else one for one in args]
+        elif func is Tensor.nonzero:  # of a batch's targets, or of those of one chunk, where none is ignored
+            found = self.supervised if len(args[0]) > ROWS["cuda"] else 0
+            return args[0].new_empty((found, 1), dtype=torch.long)
         return func(*args, **(kwargs or {}))
-
-    def _half(self, value: Any) -> Any:
-        if not isinstance(value, Tensor) or value.dtype != torch.float32:
-            return value
-        if not value.is_leaf:
-            return value.to(torch.bfloat16)
-        if id(value) not in self._copies:
-            self._copies[id(value)] = value.to(torch.bfloat16)
-        return self._copies[id(value)]
-
-    def __exit__(self, *error: Any) -> None:
-        self._copies.clear()
-        super().__exit__(*error)
 
 
 @dataclass(frozen=True)
 class Traced:
-    """Bytes. `kept`: what is alive between forward and loss beside weights and gradients; `peak`: the most beside them."""
+    """Bytes. `held`: weights and gradients. Beside them: `kept` between forward and backward, and the most in each."""
 
     held: int
     kept: int
-    peak: int
+    forward: int
+    backward: int
+
+    @property
+    def peak(self) -> int:
+        return max(self.forward, self.backward)
 
 
-def flash(config: ModelConfig, bounds: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """What `attend` does with the backend `varlen`."""
+def flash(q: Tensor, k: Tensor, v: Tensor, layout: Layout, _backend: Any = "varlen") -> Tensor:
+    """What `attend` does with the backend `varlen` where there is a GPU."""
     grouped = {"enable_gqa": True} if q.shape[1] != k.shape[1] else {}
     q, k = q.to(v.dtype), k.to(v.dtype)
-    longest = config.context
+    bounds, longest = layout.device_bounds, layout.max_seqlen
     out = varlen_attn(q, k, v, bounds, bounds, longest, longest, window_size=(-1, 0), **grouped)  # type: ignore[arg-type]
     assert isinstance(out, Tensor)
     return out
 
 
 def traced_step(config: ModelConfig, batch: int, supervised: int, *, recompute: bool = False) -> Traced:
-    """Forward, loss of `supervised` positions, and backward into gradients that are there already; not compiled."""
+    """`Model.loss` and its backward, not compiled, with gradients that are there already."""
     tokens = batch * config.context
-    with FakeTensorMode(allow_non_fake_inputs=True), LiveBytes() as live:
+    with (
+        patch("trainer.model.attend", flash),
+        patch.dict(ROWS, cpu=ROWS["cuda"]),
+        FakeTensorMode(allow_non_fake_inputs=True),
+        LiveBytes() as live,
+    ):
         model = Model(config)
         model.recompute = recompute
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
-        ids, where = torch.zeros(tokens, dtype=torch.long), torch.zeros(supervised, dtype=torch.long)
-        bounds = torch.zeros(2, dtype=torch.int32)
+        ids, bounds = torch.zeros(tokens, dtype=torch.long), torch.zeros(2, dtype=torch.int32)
+        layout = Layout(bounds, bounds, (tokens,), config.context)
+        packed = Batch(ids, ids, ids, layout, supervised, tokens, 0)
         held = live.now
-        with _autocast_again(model, recompute), ActedOutCudaAutocast():
-            hidden_NC = model.hidden(ids, ids, lambda _, q, k, v: flash(config, bounds, q, k, v))
-            kept = live.now - held - 4 * tokens * config.width  # the last norm's output goes with the loss
-            logits_SV = model.logits(hidden_NC[where]).float()
-            loss = F.cross_entropy(logits_SV, where, reduction="sum")
-        del hidden_NC, logits_SV
-        loss.backward()
-        return Traced(held, kept, live.peak - held)
+        if recompute:
+            for block in model.blocks:
+                block.forward = functools.partial(_as_on_cuda, block.forward)
+        with ActedOutCuda(supervised), torch.autocast("cpu", torch.bfloat16):
+            loss = model.loss(packed, "varlen")
+        kept, forward = live.now - held, live.peak - held
+        live.peak = live.now
+        loss.backward()  # type: ignore[no-untyped-call]
+        return Traced(held, kept, forward, live.peak - held)
 
 
-@contextmanager
-def _autocast_again(model: Model, recompute: bool) -> Iterator[None]:
-    """What is recomputed runs from within backward, where torch switches its own autocast on again, and no other mode."""
-    if recompute:
-        for block in model.blocks:
-            block.forward = functools.partial(_with_autocast, block.forward)
-    yield
-
-
-def _with_autocast(forward: Any, *args: Any) -> Any:
-    if torch.overrides._get_current_function_mode() is not None:  # in the forward pass itself
+def _as_on_cuda(forward: Any, *args: Any) -> Any:
+    """A block that is computed again from within backward, where torch knows of its own autocast and of no other mode."""
+    if torch.overrides._get_current_function_mode() is not None:  # this is the forward pass itself
         return forward(*args)
-    with ActedOutCudaAutocast():
+    with ActedOutCuda():
         return forward(*args)
 
 
@@ -171,8 +167,9 @@ def kept_when_compiled(config: ModelConfig) -> int:
     model = Model(config)
 
     def forward(ids: Tensor, bounds: Tensor) -> Tensor:
+        layout = Layout(bounds, bounds, (config.context,), config.context)
         with torch.autocast("cpu", torch.bfloat16):
-            return model.hidden(ids, ids, lambda _, q, k, v: flash(config, bounds, q, k, v))
+            return model.hidden(ids, ids, lambda _, q, k, v: flash(q, k, v, layout))
 
     torch._dynamo.reset()
     backend = aot_autograd(
@@ -196,11 +193,10 @@ def kept_when_compiled(config: ModelConfig) -> int:
 def _base(node: Any) -> Any:
     """The tensor that a view, or a part of a split, lies in."""
     while node.op == "call_function":
-        source = node.args[0] if node.args else None
-        taken = source if node.target is operator.getitem else node
-        if not _is_view(taken):
+        view = node.args[0] if node.target is operator.getitem else node
+        if not _is_view(view):
             return node
-        node = source if node.target is not operator.getitem else taken.args[0]
+        node = view.args[0]
     return node
 
 

@@ -161,7 +161,7 @@ def _row(workspace: Workspace, entry: Entry) -> tuple[object, ...]:
         entry.step,
         entry.preset,
         entry.parameters,
-        *(round(loss, 3) if loss is not None else None for loss in (losses.train, losses.phrasing, losses.unseen)),
+        *("" if loss is None else f"{loss:.3f}" for loss in (losses.train, losses.phrasing, losses.unseen)),
         pass_rate(judged) if judged else "not judged",
         entry.data.manifest[:8],
         entry.tokenizer[:8],

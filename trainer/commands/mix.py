@@ -48,11 +48,10 @@ def mix_command(as_json: bool = AS_JSON) -> None:
 def _show(report: MixReport) -> None:
     headings = ("", "records", "tokens", "trained on", "raw text", "contexts", "steps")
     whole = ("the whole run", "", "", "", "", report.contexts, report.steps)
-    title = (
-        f"contexts of {report.context:,} tokens, {report.records_per_context:,.1f} records in each; "
-        f"a step is {report.batch} contexts, {report.records_per_step:,.0f} records"
+    table(headings, [*map(_row, report.epochs), whole], title=f"contexts of {report.context:,} tokens")
+    print(
+        f"{report.records_per_context:,.1f} records a context; a step of {report.batch} is {report.records_per_step:,.0f}"
     )
-    table(headings, [*map(_row, report.epochs), whole], title=title)
     for one in report.epochs:
         _show_parts(f"\n{one.name}, by family", one.families)
         taken = [part for part in one.types if part.taken]

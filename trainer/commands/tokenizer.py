@@ -6,6 +6,7 @@ Guarantees: one of the data commands at a time in a workspace writes; one that f
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from foundation.console import Progress
     from trainer.paths import TrainPaths
     from trainer.shuffle import Example
+    from trainer.tokenizer_compare import Row
 
 MEASURED = 2_000  # records whose tokens are counted at the end
 UNSEEN = 1_000  # records of held-out articles that `compare` measures, at most
@@ -153,44 +155,34 @@ def compare_command(
     if as_json:
         emit_json({"measured_records": len(drawn.measured), "tokenizers": [row.figures() for row in rows]})
         return
+    _show_rows(rows, len(drawn.measured))
+
+
+def _show_rows(rows: Iterable[Row], measured: int) -> None:
     say(
-        f"measured on {len(drawn.measured):,} records that trained none of the sizes; a file may have seen them. "
+        f"measured on {measured:,} records that trained none of the sizes; a file may have seen them. "
         "record: tokens a record, ChatML too; unseen: the same, on articles held out; term, date: tokens for one in running "
         "text, of the terms that `trainer tokenizer terms` names; used: share of the vocabulary met"
     )
-    headings = (
-        "tokenizer",
-        "",
-        "vocabulary",
-        "terms",
-        "record",
-        "unseen",
-        "bytes/token",
-        "term",
-        "one token",
-        "date",
-        "used",
-    )
-    table(
-        (*headings, "lossless"),
+    headings = ("tokenizer", "", "vocabulary", "terms", "record", "unseen", "bytes/token", "term", "one token", "date")
+    cells = (
         (
-            (
-                row.name,
-                "current" if row.current else "",
-                row.vocabulary,
-                row.terms,
-                f"{row.tokens_per_record:.1f}",
-                "" if row.tokens_per_unseen is None else f"{row.tokens_per_unseen:.1f}",
-                f"{row.bytes_per_token:.2f}",
-                f"{row.tokens_per_term:.2f}",
-                f"{row.one_token:.0%}",
-                f"{row.tokens_per_date:.2f}",
-                f"{row.used:.0%}",
-                row.lossless,
-            )
-            for row in rows
-        ),
+            min(row.name, os.path.relpath(row.name), key=len) if row.terms is None else row.name,
+            "current" if row.current else "",
+            row.vocabulary,
+            row.terms,
+            f"{row.tokens_per_record:.1f}",
+            "" if row.tokens_per_unseen is None else f"{row.tokens_per_unseen:.1f}",
+            f"{row.bytes_per_token:.2f}",
+            f"{row.tokens_per_term:.2f}",
+            f"{row.one_token:.0%}",
+            f"{row.tokens_per_date:.2f}",
+            f"{row.used:.0%}",
+            row.lossless,
+        )
+        for row in rows
     )
+    table((*headings, "used", "lossless"), cells)
 
 
 def _noted(examples: Iterable[Example], bar: Progress) -> Iterator[Example]:
@@ -219,6 +211,8 @@ def _domain_terms(paths: TrainPaths, vocabulary: int, most: int | None) -> tuple
     written = read_terms(path)
     if written is not None:
         say(f"one token each: years, months and the {len(written):,} terms of {path}")
+        if most is not None:
+            say("--terms is passed over: it is for a workspace without that file")
         return written, str(path)
     most = mined_share(vocabulary) if most is None else most
     if not most:

@@ -6,7 +6,7 @@ table. Cost: none.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainer.export.archive import label_line
 from trainer.export.layouts import CLASSES
@@ -14,7 +14,7 @@ from trainer.export.layouts import CLASSES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trainer.export.archive import Data, Entry
+    from trainer.export.archive import Entry
     from trainer.metrics import RoundPoint
     from trainer.shape import ModelConfig
 
@@ -31,7 +31,7 @@ def card(entry: Entry) -> str:
         f"## How to use it\n\n{_use(entry)}",
         f"## Shape\n\n{_table(('', ''), _shape(entry))}",
         f"## How well it did\n\n{_figures(entry)}",
-        f"## Data\n\n{_data(entry.data)}",
+        f"## Data\n\n{_data(entry)}",
         f"## Limits\n\n{_limits(entry)}",
         f"## Where it comes from\n\n{_table(('', ''), _origin(entry))}",
     ]
@@ -41,8 +41,8 @@ def card(entry: Entry) -> str:
 def _opening(entry: Entry) -> str:
     what = "a small language model" if entry.parameters < 10**9 else "a language model"
     return (
-        f"{what.capitalize()} of {entry.parameters:,} parameters, trained from random weights on grounded question-and-answer "
-        f"records and nothing else. It was exported at step {entry.step:,} of {entry.steps:,}. "
+        f"{what.capitalize()} of {entry.parameters:,} parameters, trained from random weights on grounded records: questions, "
+        f"answers and passages of a chosen corpus. It was exported at step {entry.step:,} of {entry.steps:,}. "
         "The label is its maker's own word: `good`, `collapsed`, or `not-good` with the reason."
     )
 
@@ -122,7 +122,8 @@ def pass_rate(point: RoundPoint) -> str:
     return f"{rate} ({100 * point.low:.1f}–{100 * point.high:.1f})"
 
 
-def _data(data: Data) -> str:
+def _data(entry: Entry) -> str:
+    data = entry.data
     if not data.manifest:
         return "The checkpoint names no manifest, so what it was trained on is not known here."
     part = f", of which {100 * data.share:g} % were taken" if data.share < 1 else ""
@@ -133,6 +134,7 @@ def _data(data: Data) -> str:
     )
     if data.missing:
         text += f" {data.missing:,} shards are no longer there and are not counted."
+    text += _mixed(entry.settings)
     origins = [
         (one.source, one.license or "not stated", f"{one.articles:,}", f"{one.records:,}") for one in data.origins
     ]
@@ -145,6 +147,18 @@ def _data(data: Data) -> str:
             _table(("prompt type", "records"), kinds),
         )
     )
+
+
+def _mixed(settings: dict[str, Any]) -> str:
+    """What is not every record once an epoch, in the words of the settings."""
+    odd = [
+        f"{name} {_cell(value)}"
+        for name in ("weights", "raw", "curriculum")
+        if (value := settings.get(f"mix.{name}")) not in (None, 0, "", "{}", "[]")
+    ]
+    if not odd:
+        return ""
+    return f" They were mixed by these settings: {'; '.join(odd)} (`raw`: share of raw text of the corpus in an epoch's tokens)."
 
 
 def _limits(entry: Entry) -> str:
