@@ -1,7 +1,7 @@
 """One trainer under measurement, in a process of its own: `benchmarks/trainer_cpu.py` starts it and speaks to it in lines.
 
 It takes its first steps, says `{"ready": …}`, and then waits: for each line with a number it takes that many optimizer steps
-and answers `{"tokens": …, "seconds": …}`; without a line it costs nothing. All kinds take the same model (the shape of
+and answers `{"tokens": …, "seconds": …, "cpu": …}` (seconds on a core); without a line it costs nothing. All kinds take the same model (the shape of
 smoke-10m), the same records, AdamW fused, bfloat16 autocast, clipping at 1.
 
     python benchmarks/_trainer_peers.py KIND FOLDER
@@ -173,9 +173,9 @@ def serve(step: Step, warm: int = 2) -> None:
         step()
     say(ready=round(first, 2))
     for line in sys.stdin:
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         tokens = sum(step() for _ in range(int(line)))
-        say(tokens=tokens, seconds=time.perf_counter() - started)
+        say(tokens=tokens, seconds=time.perf_counter() - started, cpu=time.process_time() - cpu)
 
 
 def say(**what: object) -> None:
@@ -196,7 +196,7 @@ def trl_packed(folder: Path) -> None:
     data = Dataset.from_dict({"input_ids": [ids for ids, _ in rows], "labels": [labels for _, labels in rows]})
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "workspace/train/tokenizer.json"))
     tokenizer.pad_token = tokenizer.eos_token = "<|endoftext|>"
-    counted, state = [0], {"left": 3, "warm": True, "started": 0.0, "tokens": 0}
+    counted, state = [0], {"left": 3, "warm": True, "started": 0.0, "cpu": 0.0, "tokens": 0}
 
     class Turns(TrainerCallback):  # type: ignore[misc]
         def on_step_begin(self, *_: object, **__: object) -> None:
@@ -205,7 +205,7 @@ def trl_packed(folder: Path) -> None:
             line = sys.stdin.readline()
             if not line:
                 os._exit(0)
-            state.update(left=int(line), tokens=counted[0], started=time.perf_counter())
+            state.update(left=int(line), tokens=counted[0], started=time.perf_counter(), cpu=time.process_time())
 
         def on_step_end(self, *_: object, **__: object) -> None:
             state["left"] -= 1
@@ -215,7 +215,8 @@ def trl_packed(folder: Path) -> None:
                 state["warm"] = False
                 say(ready=round(time.time() - float(os.environ.get("BENCHMARK_SPAWNED", STARTED)), 2))
             else:
-                say(tokens=counted[0] - state["tokens"], seconds=time.perf_counter() - state["started"])
+                seconds, cpu = time.perf_counter() - state["started"], time.process_time() - state["cpu"]
+                say(tokens=counted[0] - state["tokens"], seconds=seconds, cpu=cpu)
 
     config = SFTConfig(
         output_dir=str(folder / "trl"), per_device_train_batch_size=1, gradient_accumulation_steps=BATCH, bf16=True,
@@ -224,7 +225,11 @@ def trl_packed(folder: Path) -> None:
         logging_steps=10_000, gradient_checkpointing=False, dataloader_pin_memory=False,
     )  # fmt: skip
     trainer = SFTTrainer(
-        model=llama(records.vocabulary), args=config, train_dataset=data, processing_class=tokenizer, callbacks=[Turns()]
+        model=llama(records.vocabulary),
+        args=config,
+        train_dataset=data,
+        processing_class=tokenizer,
+        callbacks=[Turns()],
     )
     collate = trainer.data_collator
 

@@ -142,7 +142,7 @@ def measured(lengths: np.ndarray[Any, Any], context: int, peer: Path | None) -> 
     loop, loop_seconds, _ = timed(lambda: next_fit(lengths.tolist(), context))
     found: Row = {
         "epoch": row(contexts, seconds, core_seconds=round(core, 3)),
-        "best_fit_alone": row(len(packs) - 1, bare_seconds, core_seconds=round(bare_core, 3)),
+        "packing_alone": row(len(packs) - 1, bare_seconds, core_seconds=round(bare_core, 3)),
         "next_fit_loop": row(loop, loop_seconds),
         "epoch_to_next_fit": round(seconds / loop_seconds, 2),
         "start_of_a_run_of_4_epochs": round(timed(lambda: Epochs(data, MixSettings(), seed=1, epochs=4))[1], 3),

@@ -67,7 +67,7 @@ def per_record(tokenizer: Tokenizer, examples: Sequence[Example]) -> float | Non
 def measured(sample: Sample, size: int) -> dict[str, Any]:
     """One size's four tokenizers."""
     dates = train_tokenizer(sample.training, size)
-    terms = [term.term for term in mine(sample.training, dates, mined_share(size))]
+    terms = [term.term for term in mine(sample.training, dates, mined_share(dates.get_vocab_size()))]
     ways = {
         "bare": bare(sample.training, size),
         "added_tokens": added(sample.training, size),

@@ -9,6 +9,7 @@ Cost: weights, gradients and two moments, 16 bytes a parameter, plus activations
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from foundation.errors import Failure
 from foundation.store import LocalStore
 from trainer import checkpoint, tensorboard
 from trainer.interrupt import Interrupt, Interrupted, interrupt
-from trainer.metrics import Metric, RunInfo, append_metric, read_metrics, rewind_metrics, write_run_info
+from trainer.metrics import RUN, History, Metric, RunInfo, append_metric, rewind_metrics, write_run_info
 from trainer.plan import Plan
 from trainer.plot import draw
 from trainer.setup import Setup, git_revision, prepare
@@ -92,8 +93,8 @@ def train(
             except Interrupted:  # before the first step
                 pass
             asked.done()
-            if (plan.folder / "run.json").exists():
-                draw(plan.folder)
+            if (plan.folder / RUN).exists():
+                _draw(plan.folder)
             return Summary(
                 run=plan.run,
                 step=trainer.step,
@@ -132,11 +133,11 @@ def _steps(trainer: Trainer, last: int, asked: Interrupt) -> tuple[Metric | None
     plan, settings = trainer.setup.plan, trainer.setup.plan.settings
     metric: Metric | None = None
     path: Path | None = None
-    saved, drawn = trainer.step, time.monotonic()
+    saved, drawn, history = trainer.step, time.monotonic(), History(plan.folder)
     with progress(f"train {plan.run}", plan.steps) as bar, _writer(trainer) as write:
         bar.advance(trainer.step)
         try:
-            if _unmeasured(trainer):
+            if _unmeasured(trainer, history):
                 write(trainer.evaluate())
             while trainer.step < last and not asked.look():
                 metric = trainer.train_step()
@@ -149,7 +150,7 @@ def _steps(trainer: Trainer, last: int, asked: Interrupt) -> tuple[Metric | None
                     path, saved = trainer.save(), trainer.step
                     asked.unsaved = False
                 if time.monotonic() - drawn >= DRAWN:
-                    draw(plan.folder)
+                    _draw(plan.folder, history)
                     drawn = time.monotonic()
         except Interrupted:  # the step or the evaluation in hand is dropped; what stands before it is kept
             pass
@@ -161,14 +162,28 @@ def _steps(trainer: Trainer, last: int, asked: Interrupt) -> tuple[Metric | None
 def _due(trainer: Trainer) -> bool:
     """Whether the held-out splits are looked at after this step."""
     plan, step = trainer.setup.plan, trainer.step
-    return step % plan.settings.evaluate_every == 0 or step == plan.steps
+    return bool(trainer.setup.held_out) and (step % plan.settings.evaluate_every == 0 or step == plan.steps)
 
 
-def _unmeasured(trainer: Trainer) -> bool:
+def _unmeasured(trainer: Trainer, history: History) -> bool:
     """Whether that look is still to be taken: before the first step, or where a stop cut it short."""
-    step = trainer.step
-    seen = (one for one in read_metrics(trainer.setup.plan.folder) if one.step == step)
-    return _due(trainer) and all(one.phrasing is None and one.unseen is None for one in seen)
+    if not _due(trainer):
+        return False
+    history.refresh()
+    columns = history.columns
+    looked = (
+        step
+        for step, phrasing, unseen in zip(columns["step"], columns["phrasing"], columns["unseen"], strict=True)
+        if not (math.isnan(phrasing) and math.isnan(unseen))
+    )
+    return trainer.step not in looked
+
+
+def _draw(folder: Path, history: History | None = None) -> None:
+    try:
+        draw(folder, history)
+    except (Failure, OSError, ValueError) as error:  # a picture is not worth a run
+        say(f"the plot could not be drawn: {error}")
 
 
 def _shown(metric: Metric) -> str:
@@ -180,7 +195,7 @@ def _shown(metric: Metric) -> str:
 def _writer(trainer: Trainer) -> Iterator[Callable[[Metric], None]]:
     """Puts a metric into metrics.jsonl, and for TensorBoard if asked to."""
     plan = trainer.setup.plan
-    board = tensorboard.writer(plan.folder, plan.settings.tensorboard)
+    board = tensorboard.writer(plan.folder, plan.settings.tensorboard, step=trainer.step)
 
     def write(metric: Metric) -> None:
         append_metric(plan.folder, metric)
@@ -235,6 +250,7 @@ def describe(setup: Setup, physical: int) -> RunInfo:
         optimizer=plan.settings.optimizer,
         schedule=plan.settings.schedule,
         compiled=setup.compiled,
+        recipe=plan.settings.model_dump(mode="json"),
     )
 
 

@@ -18,6 +18,7 @@ from trainer.shape import ModelConfig
 
 GB = 1 << 30
 SUPERVISED = 0.7  # share of tokens that the example corpus trains on; raw text has 1.0
+ROWS = 1024  # supervised positions that the LM head projects at once on a GPU (`trainer.loss`)
 CONTEXT = GB // 2  # CUDA and its libraries in one process, their work space included: 0.4 to 0.6 GB
 SPARE = 0.03  # of the tensors: what the allocator loses between blocks
 # What torch can have of a card that is sold as so many GB: driver and error correction take the rest.
@@ -30,9 +31,10 @@ Optimizer = Literal["adamw", "muon"]
 class Memory:
     """Bytes of one training step at its worst moment.
 
-    `moments`: the optimizer's state; `copies`: the weights in 16 bits, which autocast makes for the matrix products; `activations`: what blocks and norms keep for
-    backward; `logits`: those of the supervised positions and their gradients; `working`: what more is alive beside all that,
-    where backward through the blocks needs more than the logits did; `allowance`: CUDA's context and the allocator's loss.
+    `moments`: the optimizer's state; `copies`: the blocks' weights in 16 bits, which autocast makes for the matrix products;
+    `activations`: what blocks and norms keep for backward; `head`: the LM head's logits, some supervised positions at a time,
+    and its gradients; `working`: what more is alive where another moment needs more than the head does; `allowance`: CUDA's
+    context and what the allocator loses.
     """
 
     weights: int
@@ -40,7 +42,7 @@ class Memory:
     moments: int
     copies: int
     activations: int
-    logits: int
+    head: int
     working: int
     allowance: int
 
@@ -70,33 +72,28 @@ def estimate(
     Gradients count throughout, as they are there throughout where a step takes more than one physical batch.
     """
     tokens = batch * (context or config.context)
-    trained = int(tokens * supervised)
     block = tokens * block_bytes(config, compiled=compiled)
     blocks = 2 * config.layers * config.matrices_per_layer  # their weights in 16 bits
-    head = 2 * config.vocabulary * config.width
     ends = tokens * _ends_bytes(config)
     through = tokens * _backward_bytes(config, recompute=recompute) + 6 * _largest_matrix(config)
+    head = _head_bytes(config, tokens, int(tokens * supervised), compiled=compiled)
     if recompute:
-        kept, copies = ends + tokens * 4 * config.layers * config.width, head
-        late = block + through + blocks // config.layers - head
-        cached = 0 if compiled else blocks  # autocast keeps its copies until forward ends
+        kept, copies = ends + tokens * 4 * config.layers * config.width, 0
+        cached = 0 if compiled else blocks  # autocast keeps its copies until the forward pass ends
+        working = max(cached, block + through + blocks // config.layers - head)
     else:
-        kept, copies = ends + config.layers * block, head + blocks
-        late = through - head  # the head and its copy are gone when backward comes to the blocks
-        cached = 0
-    logits = max(12 * trained * config.vocabulary, 6 * (trained + config.width) * config.vocabulary)
-    forward = cached + 8 * trained * config.vocabulary + 4 * tokens * config.width
+        kept, copies = ends + config.layers * block, blocks
+        working = max(0, through - head)  # the head is done when backward comes to the blocks
     held = 4 * config.parameters + _table_bytes(config)
     moments = moment_bytes(config, optimizer)
-    working = max(0, late - logits, forward - logits)
-    tensors = held + 4 * config.parameters + moments + copies + kept + logits + working
+    tensors = held + 4 * config.parameters + moments + copies + kept + head + working
     return Memory(
         weights=held,
         gradients=4 * config.parameters,
         moments=moments,
         copies=copies,
         activations=kept,
-        logits=logits,
+        head=head,
         working=working,
         allowance=CONTEXT + int(SPARE * tensors),
     )
@@ -161,6 +158,17 @@ def _ends_bytes(config: ModelConfig) -> int:
     angles = 4 * config.head_size if config.positions == "rope" else 0
     embedding = 4 * config.width + 4 if config.embedding_norm else 0
     return 16 + angles + embedding + 4 * config.width + (8 if config.norm == "layernorm" else 4)
+
+
+def _head_bytes(config: ModelConfig, tokens: int, supervised: int, *, compiled: bool) -> int:
+    """What the LM head and its loss have alive, at the end of the forward pass or where backward begins."""
+    weights, hidden = config.vocabulary * config.width, tokens * config.width
+    chunk = ROWS * config.vocabulary  # the last one is filled up
+    # The head in 16 bits, its gradient in 32; what goes in and its gradient, in 16; logits and what is made of them.
+    forward = 6 * weights + 4 * hidden + 4 * supervised * config.width + (6 if compiled else 12) * chunk
+    if config.positions == "learned":
+        forward += 8 * hidden  # the rows of both tables, before they are added
+    return max(forward, 8 * weights + 8 * hidden)  # both gradients, and both scaled
 
 
 def _backward_bytes(config: ModelConfig, *, recompute: bool) -> int:

@@ -1,12 +1,12 @@
-"""Packing: records become token files, and contexts of T tokens are filled with whole records.
+"""Packs: records become token files, from which contexts are laid out; the packing itself is `trainer.epochs`, and on no disk.
 
-Guarantees: a record is never split, and is in exactly one context; one longer than T is left out and counted; the same
-records, tokenizer and seed give the same bytes. Contexts come in a seeded order, so reading them one by one is fair.
-Cost: tokenising, about 0.15 ms a record; then best fit, longest first, in windows of 100,000 records: 0.8 s for a million,
-99.8 % full at 1,024 and more above. Memory: some 30 bytes a record. Reading is memory-mapped.
+Guarantees: a record is never split; one longer than the context, or with nothing to train on, is left out, counted and, of
+the first 20, named; the same records, tokenizer and seed give the same bytes; the folder is replaced as a whole or not at all.
+Cost: 0.25 ms of a core for a record of 180 tokens, nearly all of it the tokenizer's own; memory of 20 bytes a record. Three
+bytes a token on disk, five above 65,536 tokens. Reading is memory-mapped; a damaged file is named when the packs are opened.
 
-One folder a split: `tokens.bin` (uint16, or uint32 above 65,536 tokens), `mask.bin` (uint8), `records.npy` (int64, n + 1
-offsets), `types.npy` (uint16, number of the record's prompt type in meta.json), `meta.json`; beside them, `manifest.json`.
+One folder a split: `tokens.bin` (uint16 or uint32), `mask.bin` (uint8), `records.npy` (int64, n + 1 offsets), `types.npy`
+(uint16, the number of each record's prompt type), `meta.json`; beside them, the `manifest.json` of the records.
 """
 
 from __future__ import annotations

@@ -75,17 +75,18 @@ def write_terms(path: Path, terms: Iterable[Term]) -> None:
 
 
 def mined_share(vocabulary: int) -> int:
-    """How many terms are mined for a vocabulary of that size: they take a sixteenth of it, and never most of what is free."""
+    """How many terms are mined where plain BPE learnt that many tokens: they take a sixteenth of it, and never most of what is free."""
     return max(0, min(vocabulary // SHARE, (vocabulary - smallest_vocabulary()) // (2 * FORMS)))
 
 
-def mine_for(texts: Iterable[str], vocabulary: int, most: int, min_count: int = MIN_COUNT) -> list[Term]:
+def mine_for(texts: Iterable[str], vocabulary: int, most: int | None = None, min_count: int = MIN_COUNT) -> list[Term]:
     """At most `most` terms, by what a plain BPE of `vocabulary` tokens, trained on the same texts, makes of them.
 
-    Reads `SAMPLE` bytes of `texts` and holds them in memory. Raises `UsageError` without text.
+    None: as many as go with the vocabulary that BPE could fill. Reads `SAMPLE` bytes of `texts` and holds them in memory. Raises `UsageError` without text.
     """
     sample = list(first_bytes(texts, SAMPLE))
-    return mine(sample, train_tokenizer(sample, vocabulary), most, min_count)
+    plain = train_tokenizer(sample, vocabulary)
+    return mine(sample, plain, mined_share(plain.get_vocab_size()) if most is None else most, min_count)
 
 
 def first_bytes(texts: Iterable[str], size: int) -> Iterator[str]:

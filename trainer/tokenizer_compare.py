@@ -135,7 +135,7 @@ def compare(
     for size in sizes:
         if plain:
             add(f"{size:,}, no terms", plain_of(size), 0)
-        given = list(terms) if terms is not None else mined(size, mined_share(size))
+        given = list(terms) if terms is not None else mined(size, mined_share(plain_of(size).get_vocab_size()))
         add(f"{size:,}", train_tokenizer(sample.training, size, given), len(given))
         bare.pop(size, None)
         done(f"{size:,}")

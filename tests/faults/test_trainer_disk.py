@@ -72,6 +72,7 @@ def test_a_full_disk_while_checkpointing(case: Case, recovery: Recovery) -> None
     assert whole(folder) == ["step-000009", "step-000010"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_between_checkpoints(case: Case) -> None:
     """The next line of metrics is what hits it, perhaps in its middle; and then it cannot even begin."""
     rare = settings(case, checkpoint_every=4)

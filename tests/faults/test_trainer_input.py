@@ -189,7 +189,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew_by_itself(r
     assert "--fresh" in said
 
 
-@pytest.mark.parametrize("after", [0, 3])
+@pytest.mark.parametrize("after", [0, pytest.param(3, marks=pytest.mark.slow)])
 def test_out_of_memory(ready: Workspace, after: int) -> None:
     """At step one and later on. The process may not have one page more than it has at that moment."""
     name = f"memory-{after}"

@@ -193,6 +193,7 @@ def test_stops_are_obeyed_and_the_run_goes_on(rich: Case) -> None:
     assert_unbroken(rich, folder.name)
 
 
+@pytest.mark.slow
 def test_a_torn_checkpoint_costs_the_steps_since_the_one_before(rich: Case) -> None:
     """As a machine that lost power leaves it, whatever its disk promised."""
     folder = rich.run("torn")

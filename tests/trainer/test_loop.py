@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -122,37 +121,6 @@ def wait_for_step(folder: Path, step: int, process: subprocess.Popen[str]) -> No
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
-
-
-def test_a_killed_run_goes_on_as_if_nothing_had_been(ready: Workspace, unbroken: Path) -> None:
-    folder = ready.train / "runs/killed"
-    for step in (3, 5):
-        process = start(ready, "killed", "--until-step", "8")
-        wait_for_step(folder, step, process)
-        process.kill()
-        process.communicate()
-    process = start(ready, "killed", "--until-step", "8")
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    assert "going on from step" in err
-    assert_same_run(folder, unbroken, 8)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_well(ready: Workspace, unbroken: Path, number: signal.Signals) -> None:
-    name = f"signal-{number.name}"
-    folder = ready.train / "runs" / name
-    process = start(ready, name, "--until-step", "8", "--json")
-    wait_for_step(folder, 2, process)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    summary = json.loads(out)
-    assert 2 <= summary["step"] <= 8
-    assert Path(summary["checkpoint"]).name == f"step-{summary['step']:06d}"
-    assert "Traceback" not in err
-    train_run(ready, name, until=8)
-    assert lines(folder) == lines(unbroken)
 
 
 def test_a_second_process_on_one_run_is_refused(ready: Workspace) -> None:

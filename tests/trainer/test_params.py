@@ -18,7 +18,7 @@ COUNTS = {
     "wwii-183m": 179_880_960,
     "ladder-100m": 101_028_480,
 }
-PARTS = ("weights", "gradients", "moments", "copies", "activations", "logits", "working", "allowance")
+PARTS = ("weights", "gradients", "moments", "copies", "activations", "head", "working", "allowance")
 
 
 @pytest.fixture(scope="module")

@@ -139,6 +139,10 @@ def test_a_broken_line_is_named_and_counted(workspace: Workspace) -> None:
             {"messages": ({"role": "user", "content": "When?"}, {"role": "assistant", "content": " \n"})},
             "message 1 is empty",
         ),
+        (
+            {"messages": ({"role": "user", "content": "When?"}, {"role": "assistant", "content": "\u3000"})},
+            "message 1 is empty",
+        ),
     ],
 )
 def test_a_record_without_an_answer_is_left_out_named_and_counted(

@@ -103,6 +103,12 @@ def test_the_default_leaves_most_of_a_vocabulary_to_bpe() -> None:
         assert smallest_vocabulary([f"term{n}" for n in range(mined_share(size))]) <= max(size, smallest_vocabulary())
 
 
+def test_where_the_text_fills_no_vocabulary_terms_go_by_what_it_fills() -> None:
+    learnt = train_tokenizer(texts(), 60_000).get_vocab_size()
+    assert learnt < 1000
+    assert len(mine_for(texts(), 60_000, min_count=1)) <= mined_share(learnt)
+
+
 def test_the_sample_ends_with_the_text_that_fills_it() -> None:
     assert list(first_bytes(["ab", "é", "cd", "ef"], 4)) == ["ab", "é"]
     assert list(first_bytes(["ab"], 100)) == ["ab"]

@@ -16,8 +16,8 @@ PARTS = {
     "moments": "the optimizer's moments",
     "copies": "weights in 16 bits",
     "activations": "activations",
-    "logits": "logits of the supervised positions",
-    "working": "passing through backward",
+    "head": "LM head: logits, gradients",
+    "working": "in backward beside it",
     "allowance": "CUDA, and lost between blocks",
 }
 VARIANTS = (("adamw", False), ("adamw", True), ("muon", False), ("muon", True))  # optimizer, recompute
@@ -134,13 +134,13 @@ def _page(row: dict[str, Any]) -> None:
         if any(one[key] for one in row["memory"])
     ]
     parts.append(("together", *(f"{one['total'] / GB:.2f}" for one in row["memory"])))
-    table(("", *headings), parts, title=of_step)
-    show("")
+    show(of_step)
+    table(("", *headings), parts)
+    show("", f"contexts at once that fit a card, {row['leave_vram'] / GB:g} GB left free")
     most = [_most(row, *variant) for variant in VARIANTS]
     table(
         ("", *headings),
         [(f"{card} GB", *(one[place] for one in most)) for place, card in enumerate(CARDS)],
-        title=f"contexts at once that fit a card, {row['leave_vram'] / GB:g} GB left free",
     )
     say(f"estimated{', compiled' if row['compiled'] else ''}; `trainer run --batch auto` measures")
 

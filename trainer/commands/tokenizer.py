@@ -204,7 +204,7 @@ def _size(text: str | None) -> int:
 def _domain_terms(paths: TrainPaths, vocabulary: int, most: int | None) -> tuple[Sequence[str], str]:
     """The terms in train/terms.txt, or else mined ones, and a word for where they are from."""
     from trainer.shuffle import shuffled_examples
-    from trainer.terms import TERMS_FILE, mine_for, mined_share, read_terms
+    from trainer.terms import TERMS_FILE, mine_for, read_terms
     from trainer.tokenizer import record_texts
 
     path = paths.root / TERMS_FILE
@@ -214,8 +214,7 @@ def _domain_terms(paths: TrainPaths, vocabulary: int, most: int | None) -> tuple
         if most is not None:
             say("--terms is passed over: it is for a workspace without that file")
         return written, str(path)
-    most = mined_share(vocabulary) if most is None else most
-    if not most:
+    if most == 0:
         return (), "none"
     with progress("read for terms") as bar:
         found = mine_for(record_texts(_noted(shuffled_examples(paths, "train"), bar)), vocabulary, most)
@@ -224,7 +223,7 @@ def _domain_terms(paths: TrainPaths, vocabulary: int, most: int | None) -> tuple
         f"one token each: years, months and {len(found):,} mined terms{f' ({some}, ...)' if some else ''}; "
         "to choose them yourself: `trainer tokenizer terms --write`, then edit train/terms.txt"
     )
-    return [term.term for term in found], "mined"
+    return [term.term for term in found], "mined" if found else "none"
 
 
 def _measure(paths: TrainPaths, tokenizer: Tokenizer) -> dict[str, float]:
