@@ -3,7 +3,8 @@
 Guarantees: the mask is 1 exactly on the content of supervised messages and on the `<|im_end|>` that closes each, and 0
 everywhere else; raw text is trained on whole, its closing `<|endoftext|>` too. A tag inside a text stays text. A prompt for
 generation begins with the very tokens that a record has before its answer, and `CHAT_TEMPLATE` renders the same layout.
-Cost: one parallel call into `tokenizers` a batch; what Python adds is 20 µs a record (`encode_flat`), 30 µs as lists.
+Cost: one parallel call into `tokenizers` a batch, a text that comes twice in it encoded once: 0.13 ms of one core for a
+record of 165 tokens in batches of 1,000, of which 20 µs are Python's.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 IGNORE = -100  # what torch's cross entropy passes over
 PADDING = 128  # longest document of padding: one as long as the context would cost more attention than all its records
-SPARSE = 64  # `bounds` has room for documents of this length on the average, and more where more are needed
+SPARSE = 64  # `bounds` has room for documents of this length on the average, and more where more are needed ...
+FEW = 32  # ... and for this many at least
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Layout:
         if any(not 1 <= length <= max_seqlen for length in lengths):
             raise ValueError(f"a document is 1 to {max_seqlen} tokens long")
         total = int(sum(lengths))
-        slots = 1 << max(len(lengths), -(-total // SPARSE), 1).bit_length()  # above the number of documents
+        slots = 1 << max(len(lengths), -(-total // SPARSE), FEW).bit_length()  # above the number of documents
         numbers = np.full(slots + 1, total, dtype=np.int32)
         numbers[0] = 0
         np.cumsum(lengths, out=numbers[1 : len(lengths) + 1])

@@ -122,6 +122,8 @@ def _begin(workspace: Workspace, trainer: Trainer, physical: int) -> None:
         )
     plan.folder.mkdir(parents=True, exist_ok=True)
     LocalStore(plan.folder).put(TOKENIZER, plan.paths.tokenizer.read_bytes())
+    if (manifest := plan.data.folder.parent / checkpoint.MANIFEST).exists():  # else packed anew since: it has its own
+        checkpoint.pin(manifest, plan.folder / checkpoint.MANIFEST)
     info = describe(trainer.setup, trainer.physical)
     say(told(trainer.setup, trainer.physical) + (f"; going on from step {trainer.step:,}" if trainer.step else ""))
     write_run_info(plan.folder, info)
@@ -242,7 +244,7 @@ def describe(setup: Setup, physical: int) -> RunInfo:
         context=plan.data.meta.context,
         batch=plan.settings.batch,
         steps=plan.steps,
-        epoch_tokens=plan.data.meta.tokens,
+        epoch_tokens=plan.epoch_tokens,
         device=setup.device.type,
         precision=setup.precision,
         attention=setup.backend,

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 NAMED = 20  # records left out that are named; the rest are counted
-ENCODED = 1_000  # records tokenised at a time
+ENCODED = 4_000  # records tokenised at a time
 
 
 class PackMeta(Contract):

@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from foundation.errors import UsageError
 from foundation.ids import stable_id
@@ -54,9 +57,16 @@ class Plan:
         """Optimizer steps; the last one may hold fewer contexts than the others."""
         return math.ceil(self.epochs.contexts / self.settings.batch)
 
-    @property
+    @cached_property
     def records_per_context(self) -> float:
-        return self.data.meta.records / max(1, self.data.meta.packs)
+        """As the run's first contexts have it."""
+        first = self.epochs.take(0, 500)
+        return sum(map(len, first)) / max(1, len(first))
+
+    @cached_property
+    def epoch_tokens(self) -> int:
+        """Useful tokens of the first epoch, as its mix has it."""
+        return int(np.diff(self.data.records)[self.epochs.selection(0)].sum())
 
     @property
     def identity(self) -> Identity:

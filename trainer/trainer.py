@@ -243,7 +243,7 @@ class Trainer:
             identity=self.setup.identity,
             rng=checkpoint.random_state(),
         )
-        manifest = plan.data.folder.parent / "manifest.json"
+        manifest = plan.folder / checkpoint.MANIFEST
         return checkpoint.save(
             plan.folder / "checkpoints",
             self.model,

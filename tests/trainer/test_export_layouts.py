@@ -29,7 +29,7 @@ TOKENS = [3, 300, 41, 5, 5, 699, 0, 17, 256, 1, 2, 90] * 7
 TEXTS = (
     "Who won at Stalingrad?",
     "In February 1943 — été, 北京 🙂 — twenty-one divisions",
-    "two\nlines\n\n  and   spaces ",
+    "\n two\nlines\n\n  and   spaces ",
     "",
     "1942",
 )
@@ -144,10 +144,12 @@ def test_it_stops_where_ours_stops(workspace: Workspace, tmp_path: Path) -> None
     assert written[0, len(prompt) :].tolist() == [*free[:third], student.stop]
 
 
-def test_the_tokenizer_gives_the_same_ids(workspace: Workspace, tmp_path: Path) -> None:
+@pytest.mark.parametrize("config", [LLAMA, QWEN3, GPT2], ids=["llama", "qwen3", "gpt2"])
+def test_the_tokenizer_gives_the_same_ids(workspace: Workspace, tmp_path: Path, config: ModelConfig) -> None:
+    """Whatever tokenizer `transformers` thinks a model of that type has."""
     from transformers import AutoTokenizer
 
-    source, _ = source_of(workspace, QWEN3)
+    source, _ = source_of(workspace, config)
     (tmp_path / "out").mkdir()
     write_model(tmp_path / "out", source, "float32")
     theirs = AutoTokenizer.from_pretrained(tmp_path / "out")
@@ -156,7 +158,7 @@ def test_the_tokenizer_gives_the_same_ids(workspace: Workspace, tmp_path: Path) 
         ids = student.tokenizer.encode(text, add_special_tokens=False).ids
         assert theirs.encode(text) == ids
         assert theirs.decode(ids) == text
-    turns = [("user", TEXTS[0]), ("assistant", TEXTS[1]), ("user", TEXTS[4])]
+    turns = [("user", TEXTS[0]), ("assistant", TEXTS[1]), ("user", TEXTS[2]), ("assistant", ""), ("user", TEXTS[4])]
     messages = messages_of(turns)  # type: ignore[arg-type]
     plain = [{"role": role, "content": content} for role, content in turns]
     whole = theirs.apply_chat_template(plain, return_dict=True)["input_ids"]

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.layout import IGNORE, Layout, make_batch
+from trainer.layout import IGNORE, PADDING, Layout, make_batch
 
 PAD = 0
 
@@ -68,6 +68,26 @@ def test_a_layout_of_impossible_lengths_is_refused(lengths: list[int]) -> None:
         Layout.of(lengths, 4)
 
 
+def test_bounds_keep_their_length_from_batch_to_batch_and_end_in_repeats() -> None:
+    """A compiled step is compiled again for every new shape it meets."""
+    for lengths in ((4096,), (100,) * 40 + (96,), (64,) * 64):
+        layout = Layout.of(lengths, 4096)
+        numbers = layout.bounds.tolist()
+        assert len(numbers) == 129
+        assert numbers[: len(lengths) + 1] == layout.cu_seqlens.tolist()
+        assert set(numbers[len(lengths) :]) == {4096}
+    assert len(Layout.of((1,) * 4096, 4096).bounds) == 8193  # more documents than are to be expected: more room
+    assert layout.document_ids_N(4096).unique_consecutive().tolist() == list(range(64))
+
+
+def test_long_padding_is_cut_into_short_documents() -> None:
+    """One as long as the context would cost more attention than the records beside it."""
+    batch = make_batch([[([5] * 300, [1] * 300)], []], 1000, PAD)
+    assert batch.layout.lengths == (300, *[PADDING] * 5, 60, *[PADDING] * 7, 104)
+    assert batch.positions_N[300 + PADDING] == 0
+    assert (batch.n_record_tokens, batch.n_squares) == (300, 300**2)
+
+
 RECORD = st.lists(st.tuples(st.integers(1, 99), st.integers(0, 1)), min_size=1, max_size=6)
 
 
@@ -102,6 +122,11 @@ def test_a_batch_equals_the_plain_reading_of_its_definition(contexts: list[list[
 
 def test_a_batch_moves_as_a_whole() -> None:
     batch = make_batch([[([1, 2], [0, 1])]], 4, PAD).to("meta")
-    devices = {batch.tokens_N.device, batch.targets_N.device, batch.positions_N.device, batch.layout.device_bounds.device}
+    devices = {
+        batch.tokens_N.device,
+        batch.targets_N.device,
+        batch.positions_N.device,
+        batch.layout.device_bounds.device,
+    }
     assert {device.type for device in devices} == {"meta"}
     assert (batch.layout.lengths, batch.n_supervised) == ((2, 2), 1)

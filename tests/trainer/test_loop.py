@@ -259,10 +259,6 @@ def test_a_gpu_that_is_not_there_is_refused(ready: Workspace) -> None:
 def test_the_command_prints_one_document(ready: Workspace) -> None:
     summary = run_json("trainer", "run", "--run", "json", "--until-step", "2", cwd=ready.root)
     assert (summary["run"], summary["step"], summary["stopped"]) == ("json", 2, "until")
-    assert run_json("trainer", "params", "smoke-10m", cwd=ready.root) == {
-        "preset": "smoke-10m",
-        "parameters": 10_096_896,
-    }
     assert (ready.root / FILE).exists()
 
 

@@ -74,7 +74,7 @@ print(meta.files, re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").re
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the kernel does not tell the peak")
-@pytest.mark.parametrize(("files", "shards"), [(1_000, 200), (3, 1)])
+@pytest.mark.parametrize(("files", "shards"), [(1_000, 200), pytest.param(3, 1, marks=pytest.mark.slow)])
 def test_memory_is_bounded_whatever_the_size(make: Callable[..., Workspace], files: int, shards: int) -> None:
     """256 MB in 64: in many files, and in three of 85 MB each that must be spread again, from one shard of 256 MB."""
     workspace = make(256_000, shards)

@@ -11,17 +11,13 @@ import typer
 
 from foundation.console import emit_json, plain, say, table
 from foundation.errors import FactoryError
-from trainer.commands.options import AS_JSON, DEVICE, RUN, Device
+from trainer.commands.options import AS_JSON, CHECKPOINT, DEVICE, RUN, Device
 
 if TYPE_CHECKING:
     from foundation.records import Role
     from foundation.workspace import Workspace
     from trainer.answer import Student
     from trainer.generate import Choose
-
-CHECKPOINT = typer.Option(
-    None, "--checkpoint", help="Folder of a checkpoint, or `best` (lowest loss on phrasing); default: the run's newest."
-)
 QUIT, NEW = "/quit", "/new"
 
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 
 from foundation.console import emit_json, plain, say, table
-from trainer.commands.answer import CHECKPOINT
-from trainer.commands.options import AS_JSON, RUN
+from trainer.commands.options import AS_JSON, CHECKPOINT, RUN
 
 if TYPE_CHECKING:
     from foundation.workspace import Workspace

@@ -113,7 +113,7 @@ def _dry_run(planned: Plan, device: Device, as_json: bool) -> None:
     from trainer.setup import choose_device, prepare
 
     setup = prepare(planned, choose_device(device))
-    meta, settings = planned.data.meta, planned.settings
+    settings = planned.settings
     result = {
         "run": planned.run,
         "preset": settings.preset,
@@ -123,8 +123,7 @@ def _dry_run(planned: Plan, device: Device, as_json: bool) -> None:
         "steps": planned.steps,
         "records_per_context": round(planned.records_per_context, 2),
         "examples_per_step": round(planned.records_per_context * settings.batch, 1),
-        "tokens_per_epoch": meta.tokens,
-        "supervised_per_epoch": meta.supervised,
+        "tokens_per_epoch": planned.epoch_tokens,
         "device": setup.device.type,
         "precision": setup.precision,
         "attention": setup.backend,
