@@ -36,7 +36,7 @@ def refuse_other_version(kind: type[Contract], data: bytes, where: str, error: V
     """Raises `Failure` if `data`, which `kind` refused with `error`, is whole and was written by another version."""
     try:
         row: Any = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return
     if not isinstance(row, dict):
         return

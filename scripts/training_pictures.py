@@ -68,7 +68,6 @@ def packing(source: Source) -> Figure:
     figure = Figure(figsize=(10, 4.2), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     image = np.ones((SHOWN, source.context, 3)) * to_rgb(PADDING)
-    held = 0
     for row, context in enumerate(source.contexts[:SHOWN]):
         at = 0
         for place, (ids, mask) in enumerate(source.records(context)):
@@ -77,15 +76,15 @@ def packing(source: Source) -> Figure:
             image[row, at : at + len(ids)] = colours
             image[row, at] = 1.0  # a hairline between records
             at += len(ids)
-        held += at
     axes.imshow(image, aspect="auto", interpolation="nearest", extent=(0, source.context, SHOWN - 0.5, -0.5))
     for row in range(1, SHOWN):
         axes.axhline(row - 0.5, color="white", linewidth=3)
     axes.set_yticks([])
     axes.set_xlabel("token of the context")
+    full = source.lengths.sum(dtype=np.int64) / (len(source.contexts) * source.context)
     axes.set_title(
-        f"{SHOWN} contexts of {source.context:,} tokens, {held / SHOWN / source.context:.2%} full. "
-        "A colour is a record; dark is trained on, pale is read only, grey is padding"
+        f"{SHOWN} of {len(source.contexts):,} contexts of {source.context:,} tokens, all together {full:.2%} full. "
+        "A colour is a record; dark is trained on, pale is read only"
     )
     return figure
 

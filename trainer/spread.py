@@ -3,7 +3,7 @@
 Guarantees: a line's place is a number in [0, 1), drawn from the seed, its shard's name and its number in that shard, and
 nothing else: the same shards and seed give the same bytes with any number of processes and any memory. Files are numbered
 by place, so all of them in a row are one order of all lines. A file that would not fit is spread again.
-Memory of one process: `Part.most` and the longest shard's piece; on disk the lines lie twice for a moment.
+Memory of one process: `Part.most`, with the longest line; on disk the lines lie twice for a moment.
 Cost: some 4 µs of a core for a record of 464 bytes, of one of 1,500 less a byte: 1.2 to check it, 0.3 for its shard's checksum,
 1.0 of the system's for three copies; `benchmarks/shuffle.py` measures the whole.
 """
@@ -69,7 +69,7 @@ class Part:
     @property
     def fits(self) -> int:
         """Bytes of a file that is put in order in memory: it is there as one piece, as lines, and as places for a moment."""
-        return self.most // 3
+        return self.most // 2
 
 
 @dataclass

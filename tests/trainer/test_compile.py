@@ -46,8 +46,7 @@ def losses_and_gradients(it: Model, narrow: bool) -> list[tuple[torch.Tensor, ..
     return found
 
 
-@pytest.mark.parametrize("choices", [LLAMA, GPT2])
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize(("choices", "recompute"), [(LLAMA, False), (GPT2, True)])
 def test_all_steps_share_one_graph_without_a_break(
     choices: dict[str, Any], recompute: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ import sys
 import pytest
 import torch
 
+from benchmarks.trainer_gpu import missed
 from tests.support.commands import REPOSITORY
 
 SCRIPT = "benchmarks/trainer_gpu.py"
@@ -59,3 +60,21 @@ def test_without_a_gpu_it_says_so_and_ends_well() -> None:
     assert done.returncode == 0
     assert "torch finds no CUDA GPU here, so nothing was measured" in done.stderr
     assert not done.stdout
+
+
+def test_what_is_beyond_its_limit_is_named() -> None:
+    good = {"preset": "wwii-183m", "physical_batch": 16, "mfu": 0.52, "tensors_over_estimate": 0.97}
+    three = {**good, "physical_batch": 3, "mfu": 0.3, "taken_of_the_card": 12 << 30}
+    attention = {"preset": "wwii-183m", "ratio": 1.04}
+    parity = {"preset": "wwii-183m", "largest_error_over_largest_value": {"varlen": {"out": 0.004, "dq": 0.006}}}
+    assert missed({"training": [good, three], "attention": [attention], "parity": [parity]}) == []
+    said = missed(
+        {
+            "training": [{**good, "mfu": 0.41}, {**three, "taken_of_the_card": 16 << 30, "tensors_over_estimate": 1.2}],
+            "attention": [{**attention, "ratio": 1.3}],
+            "parity": [{**parity, "largest_error_over_largest_value": {"varlen": {"out": 0.2}}}],
+        }
+    )
+    assert len(said) == 5
+    assert "an MFU of 0.41, not 0.5" in said[0]
+    assert "16.0 GB, not under 15.0" in said[2]
