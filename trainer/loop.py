@@ -23,7 +23,7 @@ import torch
 from foundation.console import progress, say
 from foundation.errors import Failure
 from foundation.store import LocalStore
-from trainer import checkpoint, tensorboard
+from trainer import autobatch, checkpoint, tensorboard
 from trainer.interrupt import Interrupt, Interrupted, interrupt
 from trainer.metrics import RUN, History, Metric, RunInfo, append_metric, rewind_metrics, write_run_info
 from trainer.plan import Plan
@@ -215,7 +215,8 @@ def _explained(trainer: Trainer) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "alloc" not in str(error):
+        full = isinstance(error, MemoryError) or autobatch.out_of_memory(error) or "can't allocate" in str(error)
+        if not full:
             raise
         reason = str(error).partition("\n")[0]
         raise Failure(

@@ -79,6 +79,7 @@ class Trainer:
                 context=plan.data.meta.context,
                 device=self.setup.device,
                 leave=int(plan.settings.leave_vram * (1 << 30)),
+                reserve=4 * self.model.num_parameters,  # gradients, which stay from one pass of a step to the next
             )
         if self.setup.compiled:
             self.model.use_compile()
