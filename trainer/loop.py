@@ -77,17 +77,15 @@ def train(
         if fresh and plan.folder.exists():
             shutil.rmtree(plan.folder)
         started = time.perf_counter()
-        with closing(Trainer(setup, asked)) as trainer:
-            found = checkpoint.latest(plan.folder / "checkpoints")
-            if found:
-                trainer.restore(*found)
+        found = checkpoint.latest(plan.folder / "checkpoints")
+        with closing(_built(setup, asked, found)) as trainer:
             if anew:
                 trainer.physical = 0
             asked.unsaved = False
             metric: Metric | None = None
             path: Path | None = None
             try:
-                with _explained(trainer):
+                with _explained(plan, trainer):
                     _begin(workspace, trainer, physical)
                     metric, path = _steps(trainer, min(plan.steps, until or plan.steps), asked)
             except Interrupted:  # before the first step
@@ -110,6 +108,15 @@ def train(
                 physical_batch=trainer.physical,
                 skipped=trainer.guard.skipped,
             )
+
+
+def _built(setup: Setup, asked: Interrupt, found: tuple[Path, checkpoint.TrainState] | None) -> Trainer:
+    """The model and its optimizers, as the checkpoint has them if there is one."""
+    with _explained(setup.plan):
+        trainer = Trainer(setup, asked)
+        if found:
+            trainer.restore(*found)
+        return trainer
 
 
 def _begin(workspace: Workspace, trainer: Trainer, physical: int) -> None:
@@ -210,27 +217,35 @@ def _writer(trainer: Trainer) -> Iterator[Callable[[Metric], None]]:
 
 
 @contextmanager
-def _explained(trainer: Trainer) -> Iterator[None]:
-    """Running out of memory or of disk, said as what it is and with the mend."""
+def _explained(plan: Plan, trainer: Trainer | None = None) -> Iterator[None]:
+    """Running out of memory or of disk, said as what it is and with the mend. No `trainer`: it is still to be built."""
     try:
         yield
-    except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-        full = isinstance(error, MemoryError) or autobatch.out_of_memory(error) or "can't allocate" in str(error)
-        if not full:
+    except (RuntimeError, MemoryError) as error:
+        if not _out_of_memory(error):
             raise
+        when, mend = "before the first step", "take a smaller preset: `trainer params` says what fits"
+        if trainer:
+            when = f"in step {trainer.step + 1}, with {trainer.physical} contexts at once"
+            mend = (
+                "run again with a smaller --batch (the step stays as large), or set train.recompute = true; "
+                "the last checkpoint is as it was"
+            )
         reason = str(error).partition("\n")[0]
-        raise Failure(
-            f"out of memory in step {trainer.step + 1}, with {trainer.physical} contexts at once{reason and f': {reason}'}",
-            where=f"run {trainer.setup.plan.run}",
-            mend="run again with a smaller --batch (the step stays as large), or set train.recompute = true; "
-            "the last checkpoint is as it was",
-        ) from error
+        raise Failure(f"out of memory {when}{reason and f': {reason}'}", where=f"run {plan.run}", mend=mend) from error
     except OSError as error:
+        if trainer is None:
+            raise
         raise Failure(
             f"step {trainer.step} could not be written down: {error.strerror or error}",
-            where=str(error.filename or trainer.setup.plan.folder),
+            where=str(error.filename or plan.folder),
             mend="make room there, then run the same command again: it goes on from the last whole checkpoint",
         ) from error
+
+
+def _out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """A GPU's, or a CPU's, which torch has no exception of its own for."""
+    return isinstance(error, MemoryError) or autobatch.out_of_memory(error) or "can't allocate memory" in str(error)
 
 
 def describe(setup: Setup, physical: int) -> RunInfo:

@@ -8,6 +8,7 @@ as objects, in 0.5 s as the columns of `History`, which then reads on alone what
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -139,7 +140,8 @@ def append_metric(folder: Path, metric: Metric) -> None:
     """Add a line. What is no finite number (the loss of a step that was left out) is written as null: JSON has no NaN."""
     line = metric.model_dump_json(exclude_none=True).encode() + b"\n"
     with open(folder / METRICS, "ab", buffering=0) as file:
-        file.write(line)
+        if file.write(line) < len(line):  # the disk filled up within it: no error yet, the next write would be one
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / METRICS))
 
 
 class History:

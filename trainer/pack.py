@@ -33,7 +33,7 @@ from trainer.chatml import ENDOFTEXT, encode_flat, special_id
 from trainer.epochs import permutation
 from trainer.mix import RAW, RAW_ARTICLE, wants_raw
 from trainer.paths import SPLITS, TrainPaths, new_folder
-from trainer.presets import recipe
+from trainer.presets import model_config, recipe
 from trainer.raw import RawReport, raw_articles, raw_documents
 from trainer.shuffle import shuffle_meta, shuffled_examples
 from trainer.tokenizer import load_tokenizer, tokenizer_sha
@@ -104,6 +104,7 @@ def pack(workspace: Workspace, *, raw: bool | None = None) -> list[PackMeta]:
     """
     paths, settings = TrainPaths.of(workspace), recipe(workspace.settings.train)
     shuffled, tokenizer = shuffle_meta(paths), load_tokenizer(paths.tokenizer)
+    model_config(settings.preset, tokenizer.get_vocab_size(), settings.context)  # what no model takes is not packed
     with_raw = wants_raw(workspace.settings.mix) if raw is None else raw
     metas = []
     with new_folder(paths.packs) as folder:

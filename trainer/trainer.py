@@ -150,6 +150,7 @@ class Trainer:
 
     def _apply(self, loss: float, norm: float) -> None:
         """Step the optimizers, unless the guard says that it would do harm."""
+        self.interrupt.unsaved = True  # from here on a signal waits: a step is taken whole, or not at all
         decision = self.guard.judge(loss, norm)
         if decision == "take":
             self.optimizers.step()

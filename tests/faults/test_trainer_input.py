@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from foundation.workspace import FILE, Workspace
+from foundation.workspace import Workspace
 from tests.faults.test_trainer_kills import start, step_of, wait_until
 from tests.support.commands import REPOSITORY, run
 from tests.trainer.small_run import THREADS, packed_workspace, train_run
@@ -190,13 +190,42 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew_by_itself(r
     assert "--fresh" in said
 
 
-@pytest.mark.parametrize("after", [0, pytest.param(3, marks=pytest.mark.slow)])
-def test_out_of_memory(ready: Workspace, after: int) -> None:
-    """At step one and later on: the process may not have one page more than it has at that moment."""
-    name = f"memory-{after}"
-    folder = ready.train / "runs" / name
-    process = start(ready, name)
-    wait_until(lambda: step_of(folder) >= after, process)
+def limited(ready: Workspace, name: str, megabytes: int, **settings: object) -> str:
+    """What a run says that may have so much memory and no more, and for which that is not enough."""
+    more = {f"FACTORY_TRAIN__{key.upper()}": str(value) for key, value in settings.items()}
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from trainer.cli import main; main()", "run", "--run", name],
+        cwd=ready.root,
+        env={**os.environ, **THREADS, "PYTHONPATH": str(REPOSITORY), **more},
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20)),
+    )
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1, err
+    assert "Traceback" not in err
+    assert f"run {name}" in err
+    return err
+
+
+def test_out_of_memory_at_step_one(ready: Workspace) -> None:
+    said = limited(ready, "greedy", 1800, batch=300, physical_batch=300)
+    assert "out of memory in step 1, with 300 contexts at once" in said
+    assert "a smaller --batch" in said
+
+
+def test_a_model_that_does_not_fit_into_memory(ready: Workspace) -> None:
+    said = limited(ready, "huge", 1536, preset="ladder-1b", context=64)
+    assert "out of memory before the first step" in said
+    assert "smaller preset" in said
+
+
+@pytest.mark.slow
+def test_out_of_memory_later_on(ready: Workspace) -> None:
+    """From one moment to the next the process may have no more than it has."""
+    folder = ready.train / "runs/later"
+    process = start(ready, "later")
+    wait_until(lambda: step_of(folder) >= 3, process)
     os.kill(process.pid, signal.SIGSTOP)
     time.sleep(0.1)
     pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[0])
@@ -205,32 +234,8 @@ def test_out_of_memory(ready: Workspace, after: int) -> None:
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1, err
     assert "Traceback" not in err
-    assert "out of memory" in err
-    assert f"run {name}" in err
-    assert "--batch" in err
+    assert "out of memory in step" in err
     found = checkpoint.latest(folder / "checkpoints")
-    saved = found[1].step if found else 0
-    assert saved >= after - 1
-    assert train_run(ready, name, until=saved + 1).step == saved + 1
-
-
-def test_a_model_that_does_not_fit_into_memory(ready: Workspace) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from trainer.cli import main; main()", "run", "--run", "huge"],
-        cwd=ready.root,
-        env={
-            **os.environ,
-            **THREADS,
-            "PYTHONPATH": str(REPOSITORY),
-            "FACTORY_TRAIN__PRESET": "ladder-1b",
-            "FACTORY_TRAIN__CONTEXT": "64",
-        },
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (3 << 29, 3 << 29)),
-    )
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 1, err
-    assert "out of memory" in err
-    assert "smaller preset" in err
-    assert (ready.root / FILE).exists()
+    assert found is not None
+    assert found[1].step >= 2
+    assert train_run(ready, "later", until=found[1].step + 1).step == found[1].step + 1
