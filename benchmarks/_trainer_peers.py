@@ -196,7 +196,8 @@ def trl_packed(folder: Path) -> None:
     data = Dataset.from_dict({"input_ids": [ids for ids, _ in rows], "labels": [labels for _, labels in rows]})
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "workspace/train/tokenizer.json"))
     tokenizer.pad_token = tokenizer.eos_token = "<|endoftext|>"
-    counted, state = [0], {"left": 3, "warm": True, "started": 0.0, "cpu": 0.0, "tokens": 0}
+    collated: list[int] = []  # tokens of each context, in turn; some are laid out before their step begins
+    state = {"left": 3, "warm": True, "started": 0.0, "cpu": 0.0, "steps": 0, "first": 0}
 
     class Turns(TrainerCallback):  # type: ignore[misc]
         def on_step_begin(self, *_: object, **__: object) -> None:
@@ -205,10 +206,11 @@ def trl_packed(folder: Path) -> None:
             line = sys.stdin.readline()
             if not line:
                 os._exit(0)
-            state.update(left=int(line), tokens=counted[0], started=time.perf_counter(), cpu=time.process_time())
+            state.update(left=int(line), first=state["steps"], started=time.perf_counter(), cpu=time.process_time())
 
         def on_step_end(self, *_: object, **__: object) -> None:
             state["left"] -= 1
+            state["steps"] += 1
             if state["left"]:
                 return
             if state["warm"]:
@@ -216,7 +218,8 @@ def trl_packed(folder: Path) -> None:
                 say(ready=round(time.time() - float(os.environ.get("BENCHMARK_SPAWNED", STARTED)), 2))
             else:
                 seconds, cpu = time.perf_counter() - state["started"], time.process_time() - state["cpu"]
-                say(tokens=counted[0] - state["tokens"], seconds=seconds, cpu=cpu)
+                tokens = sum(collated[int(state["first"]) * BATCH : int(state["steps"]) * BATCH])
+                say(tokens=tokens, seconds=seconds, cpu=cpu)
 
     config = SFTConfig(
         output_dir=str(folder / "trl"), per_device_train_batch_size=1, gradient_accumulation_steps=BATCH, bf16=True,
@@ -234,7 +237,7 @@ def trl_packed(folder: Path) -> None:
     collate = trainer.data_collator
 
     def counting(examples: list[dict[str, Any]]) -> Any:
-        counted[0] += sum(len(example["input_ids"]) for example in examples)
+        collated.extend(len(example["input_ids"]) for example in examples)
         return collate(examples)
 
     trainer.data_collator = counting

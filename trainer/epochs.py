@@ -37,10 +37,13 @@ class Epochs:
     """The contexts of a run of `epochs` epochs (the last may be cut), numbered from 0 through all of them."""
 
     def __init__(self, data: PackedData, mix: MixSettings, *, seed: int, epochs: float) -> None:
-        """Raises `UsageError` if the mix names what is not there, or leaves an epoch with nothing."""
+        """Raises `UsageError` if the mix names what is not there, or leaves an epoch with nothing, or for epochs without end."""
+        if not math.isfinite(epochs):
+            raise UsageError(f"a run of {epochs} epochs never ends", where="train.epochs in factory.toml", mend="write 4")
         self.data, self.mix, self.seed, self.epochs = data, mix, seed, epochs
         check_mix(mix, data.meta.types, data.meta.families)
         self._packed: dict[int, tuple[Int32s, Int64s]] = {}
+        self._mixes: dict[int, EpochMix] = {}
         whole = [self._count(epoch) for epoch in range(math.ceil(epochs))]
         self.bounds: list[int] = [0, *np.cumsum(whole, dtype=np.int64).tolist()]
         """Position at which each epoch begins, and the one after the last, as if the last were whole."""
@@ -84,9 +87,10 @@ class Epochs:
         for kind, members in enumerate(self._members):
             if self.data.meta.families[kind] == RAW:
                 continue
-            begin = math.fsum(one.weights[kind] for one in past)
-            places = (round(begin * len(members)), round((begin + mixed.weights[kind]) * len(members)))
-            taken += self._in_turn(kind, *places)
+            weights = [one.weights[kind] for one in (*past, mixed)]
+            # Both are exact sums: where one epoch ends, the next one begins, to the last record.
+            begin, end = (round(math.fsum(some) * len(members)) for some in (weights[:-1], weights))
+            taken += self._in_turn(kind, begin, end)
         return np.concatenate([*taken, *self._raw(mixed, past), np.zeros(0, dtype=np.int32)])
 
     def _count(self, epoch: int) -> int:
@@ -143,8 +147,10 @@ class Epochs:
         return round(others * mixed.raw / (1 - mixed.raw))
 
     def _mix(self, epoch: int) -> EpochMix:
-        mixed = epoch_mix(self.mix, self.data.meta.types, self.data.meta.families, epoch)
-        return EpochMix((0.0,) * len(mixed.weights), 1.0) if mixed.raw == 1 else mixed
+        if epoch not in self._mixes:  # asked for by every later epoch
+            mixed = epoch_mix(self.mix, self.data.meta.types, self.data.meta.families, epoch)
+            self._mixes[epoch] = EpochMix((0.0,) * len(mixed.weights), 1.0) if mixed.raw == 1 else mixed
+        return self._mixes[epoch]
 
     @cached_property
     def _lengths(self) -> Int32s:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -62,11 +62,15 @@ def interrupt(folder: Path) -> Iterator[Interrupt]:
         asked.asked = "signal"
         for one, handler in before.items():
             signal.signal(one, handler)
-        say("stopping, with a checkpoint; once more ends it at once")
+        # Python refuses a line within a line, and whoever read them may be gone (`| tee` gets the same Ctrl-C).
+        with suppress(RuntimeError, OSError):
+            say("stopping, with a checkpoint; once more ends it at once")
         if not asked.unsaved:
             raise Interrupted
 
-    before = {one: signal.signal(one, note) for one in (signal.SIGTERM, signal.SIGINT)}
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
+    for one in before:
+        signal.signal(one, note)
     try:
         yield asked
     finally:

@@ -98,7 +98,7 @@ def train(
                 step=trainer.step,
                 steps=plan.steps,
                 tokens=trainer.tokens,
-                loss=metric.loss if metric else None,
+                loss=metric.loss if metric and math.isfinite(metric.loss or 0.0) else None,
                 phrasing=trainer.losses.get("phrasing"),
                 unseen=trainer.losses.get("unseen"),
                 seconds=round(time.perf_counter() - started, 2),
@@ -161,10 +161,13 @@ def _steps(trainer: Trainer, last: int, asked: Interrupt) -> tuple[Metric | None
                 if time.monotonic() - drawn >= DRAWN:
                     _draw(plan.folder, history)
                     drawn = time.monotonic()
+            asked.unsaved = True  # nothing in hand is left to be dropped: from here on a signal waits for the end
         except Interrupted:  # the step or the evaluation in hand is dropped; what stands before it is kept
             pass
-    if asked.unsaved and trainer.step != saved:
-        path = trainer.save()
+        except BrokenPipeError:  # whoever read what it says is gone, as a `| tee` is after Ctrl-C
+            asked.asked = asked.asked or "signal"
+        if asked.unsaved and trainer.step != saved:
+            path = trainer.save()  # before anything more is said
     return metric, path
 
 
@@ -233,6 +236,8 @@ def _explained(plan: Plan, trainer: Trainer | None = None) -> Iterator[None]:
             )
         reason = str(error).partition("\n")[0]
         raise Failure(f"out of memory {when}{reason and f': {reason}'}", where=f"run {plan.run}", mend=mend) from error
+    except BrokenPipeError:
+        raise  # what was said, not what was written down
     except OSError as error:
         if trainer is None:
             raise

@@ -103,7 +103,7 @@ def pack(workspace: Workspace, *, raw: bool | None = None) -> list[PackMeta]:
     missing or nothing of the train split can be trained on; what was there before then stays.
     """
     paths, settings = TrainPaths.of(workspace), recipe(workspace.settings.train)
-    shuffled, tokenizer = shuffle_meta(paths), load_tokenizer(paths.tokenizer)
+    shuffled, tokenizer, sha = shuffle_meta(paths), load_tokenizer(paths.tokenizer), tokenizer_sha(paths.tokenizer)
     model_config(settings.preset, tokenizer.get_vocab_size(), settings.context)  # what no model takes is not packed
     with_raw = wants_raw(workspace.settings.mix) if raw is None else raw
     metas = []
@@ -120,7 +120,7 @@ def pack(workspace: Workspace, *, raw: bool | None = None) -> list[PackMeta]:
                     _check_some(files)
                     if with_raw:
                         _add_raw(files, workspace)
-                metas.append(files.finish(split, tokenizer_sha(paths.tokenizer), shuffled.manifest, settings.seed))
+                metas.append(files.finish(split, sha, shuffled.manifest, settings.seed))
     return metas
 
 

@@ -98,7 +98,14 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 
 def _sweep(target: Path) -> None:
-    """Remove every generation of `target` but the one its link names."""
+    """Remove every generation of `target` but the one its link names.
+
+    A folder that was moved aside, and whose place nothing took before the writer was killed, is put back first.
+    """
+    if not os.path.lexists(target):
+        for aside in target.parent.glob(f".{target.name}-*.old"):
+            aside.rename(target)
+            break
     keep = os.readlink(target) if target.is_symlink() else ""
     for path in target.parent.glob(f".{target.name}-*"):
         if path.is_symlink():

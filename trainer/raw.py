@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from foundation.corpus import Corpus
 from foundation.parse import parse
-from foundation.reader import identities, tombstones
+from foundation.reader import EDITED, identities, tombstones
 from foundation.records import SplitPolicy
 from trainer.chatml import Encoded, encode_raw
 
@@ -68,7 +68,7 @@ def raw_documents(
             fitting = [unit for unit in units if unit[1] <= room]
             report.long_sentences += len(units) - len(fitting)
             pieces += [[title, *piece] for piece in even_pieces(fitting, room)]
-        yield from _encoded(pieces, tokenizer, context)
+        yield from _encoded(pieces, tokenizer, context, report)
 
 
 def even_pieces(units: Sequence[Unit], room: int) -> list[list[Unit]]:
@@ -96,15 +96,22 @@ def _cut(units: Sequence[Unit], room: int, enough: int) -> list[list[Unit]]:
     return pieces
 
 
-def _encoded(pieces: list[list[Unit]], tokenizer: Tokenizer, context: int) -> Iterator[tuple[str, Encoded]]:
-    """Each piece whole; one that came out longer than the sum of its sentences, and too long, in two."""
+def _encoded(
+    pieces: list[list[Unit]], tokenizer: Tokenizer, context: int, report: RawReport
+) -> Iterator[tuple[str, Encoded]]:
+    """Each piece whole; one that came out longer than the sum of its sentences, and too long, in two.
+
+    A sentence that was measured behind a space may take a token more behind the title's blank line: it is counted then.
+    """
     texts = [f"{piece[0][0]}\n\n{''.join(text for text, _ in piece[1:]).lstrip()}" for piece in pieces]
     for piece, text, encoded in zip(pieces, texts, encode_raw(tokenizer, texts), strict=True):
         if len(encoded[0]) <= context:
             yield text, encoded
         elif len(piece) > 2:
             half = 1 + len(piece) // 2
-            yield from _encoded([piece[:half], [piece[0], *piece[half:]]], tokenizer, context)
+            yield from _encoded([piece[:half], [piece[0], *piece[half:]]], tokenizer, context, report)
+        else:
+            report.long_sentences += 1
 
 
 def _texts(article: Article, sentences: Callable[[str], Iterable[str]]) -> list[str]:
@@ -124,8 +131,11 @@ def _policy(workspace: Workspace) -> SplitPolicy:
 
 
 def _withdrawn(workspace: Workspace) -> set[str]:
-    """Articles that a tombstone of today names, or that hold a snippet it names."""
-    named = identities(tombstones(workspace.store))
+    """Articles that a tombstone of today names, or that hold a snippet it names.
+
+    What an edit withdrew is not in the text any more: an article is taken as it stands after its last edit.
+    """
+    named = identities(stone for stone in tombstones(workspace.store) if stone.reason != EDITED)
     articles = {value for kind, value in named if kind == "article"}
     snippets = {value for kind, value in named if kind == "snippet"}
     if snippets:  # only then is the whole corpus read for them

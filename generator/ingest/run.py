@@ -19,7 +19,7 @@ from foundation.console import progress, say
 from foundation.corpus import Corpus
 from foundation.errors import Failure, UsageError
 from foundation.ids import stable_id
-from foundation.reader import Tombstone, tombstones
+from foundation.reader import EDITED, Tombstone, tombstones
 from foundation.records import Article, Snippet
 from generator.ingest import files, prose
 from generator.ingest.batch import Batch
@@ -29,7 +29,6 @@ from generator.ingest.windows import snippets
 if TYPE_CHECKING:
     from foundation.workspace import Workspace
 
-EDITED = "no longer in its article"  # the reason of a tombstone that an edit made, and that another edit may take back
 _NAMED = 10  # titles named in a warning
 
 

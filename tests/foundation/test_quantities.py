@@ -16,7 +16,7 @@ def test_sizes(text: str, size: int) -> None:
     assert size_bytes(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "M", "-1G", "1X", "1,5G", "nan", "1e9", "256 M B"])
+@pytest.mark.parametrize("text", ["", "M", "-1G", "1X", "1,5G", "nan", "1e9", "256 M B", "9" * 400])
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(UsageError, match="not a size"):
         size_bytes(text)

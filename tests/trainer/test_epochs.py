@@ -161,6 +161,22 @@ def test_half_a_weight_takes_the_two_halves_in_turn(data: PackedData) -> None:
         assert all(per_epoch[early][number] + per_epoch[late][number] == 5 for number in range(40, 100))
 
 
+def test_weights_whose_sums_are_not_exact_leave_no_record_behind(tmp_path: Path) -> None:
+    data = packs(tmp_path / "packs", {"qa/one": 5, "qa/two": 60})
+    epochs = Epochs(data, MixSettings(curriculum=[{"qa/one": 0.3}, {"qa/one": 0.7}, {"qa/one": 0.05}]), seed=1, epochs=14)
+    total: Counter[int] = Counter()
+    for epoch in range(14):
+        total += taken(epochs, epoch)
+        times = [total[number] for number in range(5)]
+        assert max(times) - min(times) <= 1, epoch
+
+
+@pytest.mark.parametrize("epochs", [float("inf"), float("nan")])
+def test_epochs_without_end_are_refused(data: PackedData, epochs: float) -> None:
+    with pytest.raises(UsageError, match=r"never ends(.|\n)*train\.epochs"):
+        Epochs(data, PLAIN, seed=1, epochs=epochs)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.floats(0.01, 3), min_size=1, max_size=5))
 def test_over_epochs_every_record_is_taken_as_often_as_the_weights_add_up_to(weights: list[float]) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +36,48 @@ def test_with_everything_saved_a_signal_waits_for_nothing(tmp_path: Path) -> Non
         asked.unsaved = False
         with pytest.raises(Interrupted):
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+class _Terminal(io.RawIOBase):
+    """A slow one: the signal comes while a line is on its way to it."""
+
+    signalled = False
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        if not self.signalled:
+            self.signalled = True
+            os.kill(os.getpid(), signal.SIGTERM)
+        return len(data)
+
+
+def test_a_signal_in_the_middle_of_a_line_is_heard_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python refuses the handler's own line then, with an error that would end the run without a checkpoint."""
+    with interrupt(tmp_path) as asked:
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stderr", io.TextIOWrapper(io.BufferedWriter(_Terminal()), write_through=True))
+            print("step 7", file=sys.stderr, flush=True)
+        assert asked.look() == "signal"
+
+
+def test_a_signal_is_heard_when_nobody_reads_what_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with interrupt(tmp_path) as asked, _nobody_reads(monkeypatch):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert asked.look() == "signal"
+
+
+@contextmanager
+def _nobody_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Standard error as it is after `| tee` has died."""
+    read, write = os.pipe()
+    os.close(read)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", io.TextIOWrapper(io.FileIO(write, "w"), write_through=True))
+        yield
 
 
 def test_a_second_signal_is_the_former_handlers(tmp_path: Path) -> None:

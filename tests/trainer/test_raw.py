@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from foundation.corpus import Corpus
 from foundation.errors import UsageError
 from foundation.ids import stable_id
-from foundation.reader import Tombstone
+from foundation.reader import EDITED, Tombstone
 from foundation.records import Article, SplitPolicy
 from foundation.workspace import Workspace
 from trainer.chatml import ENDOFTEXT
@@ -84,6 +84,16 @@ def test_a_withdrawn_article_or_one_with_a_withdrawn_snippet_is_left_out(ready: 
     assert (report.withdrawn, report.articles) == (1, len(before) - 1)
 
 
+def test_an_edited_article_stays_as_it_stands_now_unless_someone_withdrew_it(ready: Workspace) -> None:
+    before = titles(ready)
+    first, second = [one for one in Corpus(ready.store).all_snippets() if one.title in before][:2]
+    for one, reason in ((first, EDITED), (second, f"{EDITED}; it is wrong")):
+        stone = Tombstone(kind="snippet", value=one.id, reason=reason)
+        ready.store.put(stone.name, stone.model_dump_json().encode())
+    assert first.title != second.title
+    assert titles(ready) == before - {second.title}
+
+
 @pytest.mark.parametrize("context", [60, 128, 1000])
 def test_documents_are_whole_sentences_under_the_title_and_fit_the_context(tokenizer: Tokenizer, context: int) -> None:
     paragraphs = [[f"Sentence {row} of paragraph {part} has seven words." for row in range(5)] for part in range(4)]
@@ -116,6 +126,18 @@ def test_a_sentence_that_fits_no_context_is_left_out_and_counted(tokenizer: Toke
     (found,) = raw_documents([made], tokenizer, 64, report)
     assert found[0] == "Long\n\nA short one. Another short one."
     assert report.long_sentences == 1
+
+
+def test_every_sentence_is_in_a_document_or_counted(tokenizer: Tokenizer) -> None:
+    rows = [f"Row{number} holds {'many ' * (number % 23)}words, zebra{number}." for number in range(60)]
+    made, left_out = article("Rows", " ".join(rows)), 0
+    for context in range(20, 60):
+        report = RawReport()
+        texts = [text for text, _ in raw_documents([made], tokenizer, context, report)]
+        found = sum(f"zebra{number}." in text for text in texts for number in range(60))
+        assert found + report.long_sentences == 60, context
+        left_out += report.long_sentences
+    assert left_out
 
 
 @pytest.mark.parametrize("text", ["", " \n\n \n", "x" * 5000])

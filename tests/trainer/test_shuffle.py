@@ -228,6 +228,31 @@ def test_a_link_that_became_a_folder_is_replaced_too(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
+MOVED_ASIDE = """
+import os, sys
+from pathlib import Path
+from trainer.paths import new_folder
+os.replace = lambda *names: os.kill(os.getpid(), 9)
+with new_folder(Path(sys.argv[1])) as folder:
+    (folder / "new").write_text("new")
+"""
+
+
+def test_a_folder_that_was_moved_aside_by_a_killed_writer_comes_back(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "old").write_text("old")
+
+    here = Path(__file__).parents[2]
+    ended = subprocess.run([sys.executable, "-c", MOVED_ASIDE, str(target)], cwd=here, check=False)
+
+    assert ended.returncode == -signal.SIGKILL
+    with pytest.raises(ZeroDivisionError), new_folder(target):
+        raise ZeroDivisionError  # the next writer fails
+    assert contents(target) == {"old": b"old"}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_damaged_files_are_named(workspace: Workspace) -> None:
     shuffle(workspace, 1)
     paths = TrainPaths.of(workspace)

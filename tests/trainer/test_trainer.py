@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from foundation import console
 from foundation.errors import Failure, UsageError
 from foundation.workspace import Workspace
 from tests.trainer.small_run import CPU, packed_workspace
-from trainer import loop
+from trainer import checkpoint, loop
 from trainer.guards import IN_A_ROW
 from trainer.interrupt import STOP, Interrupt, Interrupted
 from trainer.metrics import Metric, read_metrics
@@ -224,6 +226,46 @@ class TestStops:
         monkeypatch.setattr(Trainer, "fit", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         summary = loop.train(ready, plan(ready, "early"), CPU)
         assert (summary.stopped, summary.step, summary.checkpoint) == ("signal", 0, "")
+
+    def test_a_signal_behind_the_last_step_waits_for_the_end(
+        self, ready: Workspace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Everything is saved then, but nothing is left that may be dropped."""
+        draw = loop._draw
+
+        def signalled(folder: Path) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            draw(folder)
+
+        monkeypatch.setattr(loop, "_draw", signalled)
+        monkeypatch.setenv("FACTORY_TRAIN__CHECKPOINT_EVERY", "2")
+        summary = loop.train(ready, plan(Workspace(ready.root), "late"), CPU, until=2)
+        assert summary.step == 2
+        assert summary.checkpoint.endswith("step-000002")
+
+    def test_when_nobody_reads_what_is_said_a_stop_is_kept_all_the_same(
+        self, ready: Workspace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Ctrl-C ends `| tee` too, and at once."""
+        read, write = os.pipe()
+        step = Trainer.train_step
+
+        def stopped(self: Trainer) -> Metric:
+            metric = step(self)
+            if self.step == 3:
+                os.close(read)
+                os.kill(os.getpid(), signal.SIGINT)
+            return metric
+
+        monkeypatch.setattr(Trainer, "train_step", stopped)
+        monkeypatch.setattr(console, "SPEAK", 0.0)
+        monkeypatch.setattr(sys, "stderr", os.fdopen(write, "w"))
+        with pytest.raises(BrokenPipeError):  # `run_app` ends the process in silence, with exit status 0
+            loop.train(ready, plan(ready, "unread"), CPU)
+        monkeypatch.undo()
+        found = checkpoint.latest(plan(ready, "unread").folder / "checkpoints")
+        assert found is not None
+        assert found[1].step == 3
 
 
 class TestMemory:
