@@ -40,7 +40,9 @@ SHARDS = "shards"
 REJECTS = "rejects"
 TOMBSTONES = "tombstones"
 NAMED = 20  # broken lines that are named; the rest are counted
-EDITED = "no longer in its article"  # reason of a tombstone that an edit of the article made, and another edit may take back
+EDITED = (
+    "no longer in its article"  # reason of a tombstone that an edit of the article made, and another edit may take back
+)
 Kind = Literal["article", "snippet", "prompt_type", "fingerprint", "unit"]
 
 

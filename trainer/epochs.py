@@ -39,7 +39,9 @@ class Epochs:
     def __init__(self, data: PackedData, mix: MixSettings, *, seed: int, epochs: float) -> None:
         """Raises `UsageError` if the mix names what is not there, or leaves an epoch with nothing, or for epochs without end."""
         if not math.isfinite(epochs):
-            raise UsageError(f"a run of {epochs} epochs never ends", where="train.epochs in factory.toml", mend="write 4")
+            raise UsageError(
+                f"a run of {epochs} epochs never ends", where="train.epochs in factory.toml", mend="write 4"
+            )
         self.data, self.mix, self.seed, self.epochs = data, mix, seed, epochs
         check_mix(mix, data.meta.types, data.meta.families)
         self._packed: dict[int, tuple[Int32s, Int64s]] = {}

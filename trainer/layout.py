@@ -68,13 +68,15 @@ class Batch:
     """B contexts ready for a model: int64 tensors of N tokens.
 
     `targets_N[i]` is `tokens_N[i + 1]` where that token is trained on and of the same record, else `IGNORE`.
-    `n_supervised`: targets that count. `n_record_tokens`: useful tokens, padding not counted. `n_squares`: the sum of the
+    `supervised_S`: the places of the targets that count, known here so that a GPU is never waited for to count them.
+    `n_supervised`: how many they are. `n_record_tokens`: useful tokens, padding not counted. `n_squares`: the sum of the
     records' squared lengths, which attention's cost goes by.
     """
 
     tokens_N: torch.Tensor
     targets_N: torch.Tensor
     positions_N: torch.Tensor
+    supervised_S: torch.Tensor
     layout: Layout
     n_supervised: int
     n_record_tokens: int
@@ -86,6 +88,7 @@ class Batch:
             self.tokens_N.to(device, non_blocking=True),
             self.targets_N.to(device, non_blocking=True),
             self.positions_N.to(device, non_blocking=True),
+            self.supervised_S.to(device, non_blocking=True),
             self.layout.to(device),
             self.n_supervised,
             self.n_record_tokens,
@@ -129,6 +132,7 @@ def make_batch(contexts: Sequence[Sequence[tuple[Ints, Ints]]], context: int, pa
         torch.from_numpy(tokens_N),
         torch.from_numpy(targets_N),
         torch.from_numpy(positions_N),
+        torch.from_numpy(where - 1),
         layout,
         len(where),
         useful,

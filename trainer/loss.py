@@ -84,7 +84,8 @@ class _HeadLoss(torch.autograd.Function):
         return d_hidden_NC * scale.to(d_hidden_NC.dtype), d_head_VC * scale.to(d_head_VC.dtype), None, None, None
 
 
-def head_loss(hidden_NC: Tensor, head_VC: Tensor, targets_N: Tensor, score_: Score = score_plainly) -> Tensor:
-    """Sum of the cross-entropy over the tokens whose target is not `IGNORE`."""
-    supervised_S = (targets_N != IGNORE).nonzero().squeeze(1)
+def head_loss(
+    hidden_NC: Tensor, head_VC: Tensor, targets_N: Tensor, supervised_S: Tensor, score_: Score = score_plainly
+) -> Tensor:
+    """Sum of the cross-entropy over the tokens at `supervised_S`, those whose target is not `IGNORE`."""
     return _HeadLoss.apply(hidden_NC, head_VC, supervised_S, targets_N[supervised_S], score_)  # type: ignore[no-any-return, no-untyped-call]

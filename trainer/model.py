@@ -220,4 +220,4 @@ class Model(nn.Module):
         forward, score_ = compiled or (self._packed, score_plainly)
         entered = self._enter(batch.tokens_N, batch.positions_N)
         hidden_NC = forward(*entered, batch.positions_N, batch.layout, backend)
-        return head_loss(hidden_NC, self.head_VC, batch.targets_N, score_)
+        return head_loss(hidden_NC, self.head_VC, batch.targets_N, batch.supervised_S, score_)

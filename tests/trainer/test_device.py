@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from foundation.devices import FOLDER, device_holder, device_wanted_by, hold_device
-from tests.support.commands import REPOSITORY, run
+from tests.support.commands import REPOSITORY, run, run_json
 from tests.trainer.small_run import packed_workspace
 
 pytestmark = pytest.mark.timeout(600)
@@ -85,6 +85,19 @@ def test_it_waits_for_a_device_that_is_held_and_goes_on_when_it_is_let_go(packed
     told = f"the CPU is held by factory run in /somewhere, pid {os.getpid()}: asked it to hand over, waiting\n"
     assert one.said.startswith(f"{told}the CPU is ours now\n")
     assert device_holder("cpu") == device_wanted_by("cpu") == ""
+
+
+def test_after_the_waiting_it_trains_on_the_packs_there_are_then(packed: Path, tmp_path: Path) -> None:
+    """Planned before, it would train on files that are gone, and never be gone on with."""
+    subprocess.run(["cp", "-a", str(packed), str(tmp_path / "w")], check=True)
+    with hold_device("factory run", name="cpu"):
+        waiting = Run(tmp_path / "w", "--run", "late", "--until-step", "1")
+        waiting.until(lambda: "waiting" in waiting.said)
+        run("trainer", "shuffle", cwd=tmp_path / "w", env={"FACTORY_TRAIN__SHARE": "0.5"})
+        run("trainer", "pack", cwd=tmp_path / "w")
+    waiting.end()
+    again = run_json("trainer", "run", "--run", "late", "--until-step", "2", "--device", "cpu", cwd=tmp_path / "w")
+    assert again["step"] == 2
 
 
 def test_a_second_one_waits_for_the_first_and_ctrl_c_ends_the_waiting(packed: Path) -> None:

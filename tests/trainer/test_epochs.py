@@ -163,7 +163,9 @@ def test_half_a_weight_takes_the_two_halves_in_turn(data: PackedData) -> None:
 
 def test_weights_whose_sums_are_not_exact_leave_no_record_behind(tmp_path: Path) -> None:
     data = packs(tmp_path / "packs", {"qa/one": 5, "qa/two": 60})
-    epochs = Epochs(data, MixSettings(curriculum=[{"qa/one": 0.3}, {"qa/one": 0.7}, {"qa/one": 0.05}]), seed=1, epochs=14)
+    epochs = Epochs(
+        data, MixSettings(curriculum=[{"qa/one": 0.3}, {"qa/one": 0.7}, {"qa/one": 0.05}]), seed=1, epochs=14
+    )
     total: Counter[int] = Counter()
     for epoch in range(14):
         total += taken(epochs, epoch)

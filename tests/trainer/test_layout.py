@@ -22,6 +22,7 @@ def test_every_array_of_a_batch_worked_out_by_hand() -> None:
     assert batch.tokens_N.tolist() == [11, 12, 13, 21, 22, PAD, PAD, PAD, 31, 32, 33, 34, 35, 36, 37, 38]
     X = IGNORE
     assert batch.targets_N.tolist() == [12, 13, X, 22, X, X, X, X, X, X, 34, 35, X, X, 38, X]
+    assert batch.supervised_S.tolist() == [0, 1, 3, 10, 11, 14]
     assert batch.positions_N.tolist() == [0, 1, 2, 0, 1, 0, 1, 2, *range(8)]
     assert batch.layout.cu_seqlens.tolist() == [0, 3, 5, 8, 16]
     assert batch.layout.lengths == (3, 2, 3, 8)
@@ -126,6 +127,7 @@ def test_a_batch_moves_as_a_whole() -> None:
         batch.tokens_N.device,
         batch.targets_N.device,
         batch.positions_N.device,
+        batch.supervised_S.device,
         batch.layout.device_bounds.device,
     }
     assert {device.type for device in devices} == {"meta"}

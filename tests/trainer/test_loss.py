@@ -22,13 +22,17 @@ def inputs(n: int, supervised: float, dtype: torch.dtype = torch.float64) -> tup
     return hidden, head, targets
 
 
+def places(targets: Tensor) -> Tensor:
+    return (targets != IGNORE).nonzero().squeeze(1)
+
+
 def both(hidden: Tensor, head: Tensor, targets: Tensor, **how: object) -> list[tuple[Tensor, ...]]:
     """Loss and gradients of ours and of the definition."""
     found = []
     for ours in (True, False):
         h, w = (x.detach().clone().requires_grad_() for x in (hidden, head))
         if ours:
-            loss = head_loss(h, w, targets, **how)
+            loss = head_loss(h, w, targets, places(targets), **how)
         else:
             loss = F.cross_entropy((h @ w.T).to(h.dtype), targets, ignore_index=IGNORE, reduction="sum")
         (0.25 * loss).backward()
@@ -48,7 +52,7 @@ def test_it_is_the_definition(n: int, supervised: float, scored: object) -> None
 
 def test_nothing_to_learn_from_is_a_loss_of_nothing() -> None:
     hidden, head, targets = inputs(20, 0.0)
-    loss = head_loss(hidden, head, targets)
+    loss = head_loss(hidden, head, targets, places(targets))
     loss.backward()
     assert loss.item() == 0
     assert not hidden.grad.any() and not head.grad.any()
@@ -56,22 +60,22 @@ def test_nothing_to_learn_from_is_a_loss_of_nothing() -> None:
 
 def test_positions_that_are_not_supervised_get_no_gradient_at_all() -> None:
     hidden, head, targets = inputs(50, 0.4)
-    head_loss(hidden, head, targets).backward()
+    head_loss(hidden, head, targets, places(targets)).backward()
     assert torch.equal(hidden.grad.abs().sum(1) > 0, targets != IGNORE)
 
 
 def test_without_gradients_it_only_counts() -> None:
     hidden, head, targets = inputs(50, 0.4)
     with torch.no_grad():
-        loss = head_loss(hidden, head, targets)
+        loss = head_loss(hidden, head, targets, places(targets))
     assert not loss.requires_grad
-    torch.testing.assert_close(loss, head_loss(hidden, head, targets).detach(), rtol=0, atol=0)
+    torch.testing.assert_close(loss, head_loss(hidden, head, targets, places(targets)).detach(), rtol=0, atol=0)
 
 
 def test_under_autocast_the_products_are_bfloat16_and_the_loss_float32() -> None:
     hidden, head, targets = inputs(600, 0.7, torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        loss = head_loss(hidden, head, targets)
+        loss = head_loss(hidden, head, targets, places(targets))
     loss.backward()
     assert (loss.dtype, hidden.grad.dtype, head.grad.dtype) == (torch.float32,) * 3
     _, wanted = both(hidden, head, targets)
@@ -82,6 +86,6 @@ def test_under_autocast_the_products_are_bfloat16_and_the_loss_float32() -> None
 
 def test_large_logits_overflow_nothing() -> None:
     hidden, head, targets = inputs(30, 1.0, torch.float32)
-    loss = head_loss(hidden * 1e4, head, targets)
+    loss = head_loss(hidden * 1e4, head, targets, places(targets))
     loss.backward()
     assert torch.isfinite(loss) and torch.isfinite(hidden.grad).all()

@@ -86,11 +86,12 @@ def test_a_withdrawn_article_or_one_with_a_withdrawn_snippet_is_left_out(ready: 
 
 def test_an_edited_article_stays_as_it_stands_now_unless_someone_withdrew_it(ready: Workspace) -> None:
     before = titles(ready)
-    first, second = [one for one in Corpus(ready.store).all_snippets() if one.title in before][:2]
+    first, second = list(
+        {one.title: one for one in Corpus(ready.store).all_snippets() if one.title in before}.values()
+    )[:2]
     for one, reason in ((first, EDITED), (second, f"{EDITED}; it is wrong")):
         stone = Tombstone(kind="snippet", value=one.id, reason=reason)
         ready.store.put(stone.name, stone.model_dump_json().encode())
-    assert first.title != second.title
     assert titles(ready) == before - {second.title}
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -21,7 +18,7 @@ from foundation.reader import Manifest, Tombstone, pin, read
 from foundation.records import Record, Snippet, Split
 from foundation.workspace import Workspace
 from tests.support.commands import run, run_json
-from trainer.paths import SPLITS, TrainPaths, new_folder
+from trainer.paths import SPLITS, TrainPaths
 from trainer.shuffle import Example, shuffle, shuffle_meta, shuffled_examples, shuffled_records
 
 
@@ -189,68 +186,6 @@ def test_a_failure_half_way_leaves_the_former_result(workspace: Workspace, monke
 
     assert contents(shuffled) == before
     assert sorted(path.name for path in workspace.train.iterdir()) == sorted([shuffled.name, shuffled.readlink().name])
-
-
-KILLED = """
-import os, sys
-from pathlib import Path
-from trainer.paths import new_folder
-with new_folder(Path(sys.argv[1])) as folder:
-    (folder / "half").write_text("half")
-    os.kill(os.getpid(), 9)
-"""
-
-
-def test_a_killed_writer_leaves_the_former_folder_and_is_swept_up_after(tmp_path: Path) -> None:
-    target = tmp_path / "target"
-    with new_folder(target) as folder:
-        (folder / "whole").write_text("first")
-
-    here = Path(__file__).parents[2]
-    ended = subprocess.run([sys.executable, "-c", KILLED, str(target)], cwd=here, check=False)
-
-    assert ended.returncode == -signal.SIGKILL
-    assert contents(target) == {"whole": b"first"}
-    assert len(list(tmp_path.iterdir())) == 3  # the link, its folder, and what the killed one left
-    with new_folder(target) as folder:
-        (folder / "whole").write_text("second")
-    assert contents(target) == {"whole": b"second"}
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_a_link_that_became_a_folder_is_replaced_too(tmp_path: Path) -> None:
-    target = tmp_path / "target"
-    target.mkdir()
-    (target / "old").write_text("old")
-    with new_folder(target) as folder:
-        (folder / "new").write_text("new")
-    assert contents(target) == {"new": b"new"}
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-MOVED_ASIDE = """
-import os, sys
-from pathlib import Path
-from trainer.paths import new_folder
-os.replace = lambda *names: os.kill(os.getpid(), 9)
-with new_folder(Path(sys.argv[1])) as folder:
-    (folder / "new").write_text("new")
-"""
-
-
-def test_a_folder_that_was_moved_aside_by_a_killed_writer_comes_back(tmp_path: Path) -> None:
-    target = tmp_path / "target"
-    target.mkdir()
-    (target / "old").write_text("old")
-
-    here = Path(__file__).parents[2]
-    ended = subprocess.run([sys.executable, "-c", MOVED_ASIDE, str(target)], cwd=here, check=False)
-
-    assert ended.returncode == -signal.SIGKILL
-    with pytest.raises(ZeroDivisionError), new_folder(target):
-        raise ZeroDivisionError  # the next writer fails
-    assert contents(target) == {"old": b"old"}
-    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_damaged_files_are_named(workspace: Workspace) -> None:

@@ -72,14 +72,7 @@ class _FusedRMSNorm(torch.autograd.Function):
 
 
 class ActedOutCuda(TorchFunctionMode):
-    """What CUDA does otherwise than a CPU, under autocast, in what the model calls; and counts that need numbers.
-
-    `supervised`: how many of a batch's targets count, which cannot be read from fake ones.
-    """
-
-    def __init__(self, supervised: int = 0) -> None:
-        super().__init__()
-        self.supervised = supervised
+    """What CUDA does otherwise than a CPU, under autocast, in what the model calls; and a count that needs numbers."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.rms_norm:
@@ -87,9 +80,8 @@ class ActedOutCuda(TorchFunctionMode):
             return _FusedRMSNorm.apply(x.float(), weight)
         if func is F.layer_norm:
             args = [one.float() if isinstance(one, Tensor) else one for one in args]
-        elif func is Tensor.nonzero:  # of a batch's targets, or of those of one chunk, where none is ignored
-            found = self.supervised if len(args[0]) > ROWS["cuda"] else 0
-            return args[0].new_empty((found, 1), dtype=torch.long)
+        elif func is Tensor.nonzero:  # of the targets of one chunk, where none is ignored
+            return args[0].new_empty((0, 1), dtype=torch.long)
         return func(*args, **(kwargs or {}))
 
 
@@ -132,12 +124,12 @@ def traced_step(config: ModelConfig, batch: int, supervised: int, *, recompute: 
             parameter.grad = torch.zeros_like(parameter)
         ids, bounds = torch.zeros(tokens, dtype=torch.long), torch.zeros(2, dtype=torch.int32)
         layout = Layout(bounds, bounds, (tokens,), config.context)
-        packed = Batch(ids, ids, ids, layout, supervised, tokens, 0)
+        packed = Batch(ids, ids, ids, ids[:supervised], layout, supervised, tokens, 0)
         held = live.now
         if recompute:
             for block in model.blocks:
                 block.forward = functools.partial(_as_on_cuda, block.forward)
-        with ActedOutCuda(supervised), torch.autocast("cpu", torch.bfloat16):
+        with ActedOutCuda(), torch.autocast("cpu", torch.bfloat16):
             loss = model.loss(packed, "varlen")
         kept, forward = live.now - held, live.peak - held
         live.peak = live.now

@@ -52,7 +52,6 @@ def run_command(
     """
     from foundation.errors import UsageError
     from foundation.workspace import Workspace
-    from trainer.plan import plan
 
     physical, leave = _physical(batch), _leave(leave_vram)
     workspace = Workspace.find()
@@ -68,11 +67,7 @@ def run_command(
         passed_on = [*(["--batch", batch] if batch else []), *(["--leave-vram", leave_vram] if leave_vram else [])]
         _orchestrate(workspace, run, passed_on, fresh, device, as_json)
         return
-    planned = plan(workspace, run)  # nobody is asked for a device in vain
-    if leave is not None:
-        planned = replace(planned, settings=planned.settings.model_copy(update={"leave_vram": leave}))
-    if batch == "auto":  # and forget what the settings or the last checkpoint say
-        planned = replace(planned, settings=planned.settings.model_copy(update={"physical_batch": 0}))
+    planned = _planned(workspace, run, batch, leave)  # nobody is asked for a device in vain
     if dry_run:
         _dry_run(planned, device, as_json)
         return
@@ -85,10 +80,22 @@ def run_command(
         from trainer.setup import choose_device
 
         torch_device = choose_device(device)
+        planned = _planned(workspace, run, batch, leave)  # anew: after hours in line the packs may be others
         summary = train(
             workspace, planned, torch_device, until=until_step, fresh=fresh, physical=physical, anew=batch == "auto"
         )
     emit_json(asdict(summary)) if as_json else table(("run", ""), asdict(summary).items())
+
+
+def _planned(workspace: Workspace, run: str, batch: str, leave: float | None) -> Plan:
+    """The plan of a run, with what the command line says of memory."""
+    from trainer.plan import plan
+
+    planned = plan(workspace, run)
+    said: dict[str, object] = {} if leave is None else {"leave_vram": leave}
+    if batch == "auto":  # and forget what the settings or the last checkpoint say
+        said["physical_batch"] = 0
+    return replace(planned, settings=planned.settings.model_copy(update=said)) if said else planned
 
 
 def _physical(batch: str) -> int:
