@@ -14,7 +14,7 @@ WORKERS_OF_RULES, WORKERS_OF_SERVER = 4, 3
 
 
 class Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class CorpusSettings(Table):

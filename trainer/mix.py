@@ -9,7 +9,6 @@ Cost: none; numpy and torch are not imported.
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -87,7 +86,7 @@ def _check_weights(weights: Mapping[str, float], where: str, types: Sequence[str
                 where=f"{where}, {WHERE}",
                 mend=f"{near}families here: {has}",
             )
-        if not (math.isfinite(weight) and 0 <= weight <= HEAVIEST):
+        if not 0 <= weight <= HEAVIEST:
             raise UsageError(
                 f"the weight of {name!r} is {weight:g}",
                 where=f"{where}, {WHERE}",

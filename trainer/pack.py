@@ -14,10 +14,10 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -49,7 +49,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 NAMED = 20  # records left out that are named; the rest are counted
-ENCODED = 4_000  # records tokenised at a time
+ENCODED = 4_000  # records tokenised at a time, or
+ENCODED_TEXT = 4 << 20  # so many characters: the tokenizer holds 130 bytes a token while it is at it
 
 
 class PackMeta(Contract):
@@ -105,6 +106,8 @@ def pack(workspace: Workspace, *, raw: bool | None = None) -> list[PackMeta]:
     paths, settings = TrainPaths.of(workspace), recipe(workspace.settings.train)
     shuffled, tokenizer, sha = shuffle_meta(paths), load_tokenizer(paths.tokenizer), tokenizer_sha(paths.tokenizer)
     model_config(settings.preset, tokenizer.get_vocab_size(), settings.context)  # what no model takes is not packed
+    if shuffled.share != settings.share:
+        say(f"packing what was shuffled, a share of {shuffled.share:g}; train.share is {settings.share:g}")
     with_raw = wants_raw(workspace.settings.mix) if raw is None else raw
     metas = []
     with new_folder(paths.packs) as folder:
@@ -113,7 +116,7 @@ def pack(workspace: Workspace, *, raw: bool | None = None) -> list[PackMeta]:
             (folder / split).mkdir()
             with TokenFiles(folder / split, tokenizer, settings.context) as files:
                 with progress(f"packed, {split}", shuffled.records[split]) as bar:
-                    for batch in _batches(shuffled_examples(paths, split)):
+                    for batch in _batches(shuffled_examples(paths, split), _characters):
                         files.add(batch)
                         bar.advance(len(batch))
                 if split == "train":
@@ -249,7 +252,9 @@ def _add_raw(files: TokenFiles, workspace: Workspace) -> None:
     """The corpus' raw text, behind the records. Raises `UsageError` if there is none."""
     with progress("packed, raw text") as bar:
         articles = raw_articles(workspace, files.raw)
-        for batch in _batches(raw_documents(articles, files.tokenizer, files.context, files.raw)):
+        for batch in _batches(
+            raw_documents(articles, files.tokenizer, files.context, files.raw), lambda made: len(made[0])
+        ):
             files.add_raw(batch)
             bar.advance(len(batch))
     if not files.raw_documents:
@@ -286,9 +291,21 @@ def _content(message: Message | tuple[str, str]) -> str:
     return message[1] if isinstance(message, tuple) else message.content
 
 
-def _batches(rows: Iterable[T]) -> Iterator[list[T]]:
-    rest = iter(rows)
-    while batch := list(islice(rest, ENCODED)):
+def _characters(record: Example) -> int:
+    return sum(len(content) for _, content in record.messages)
+
+
+def _batches(rows: Iterable[T], characters: Callable[[T], int]) -> Iterator[list[T]]:
+    """Rows that are taken together: `ENCODED`, or fewer where they are long."""
+    batch: list[T] = []
+    held = 0
+    for row in rows:
+        batch.append(row)
+        held += characters(row)
+        if len(batch) == ENCODED or held >= ENCODED_TEXT:
+            yield batch
+            batch, held = [], 0
+    if batch:
         yield batch
 
 

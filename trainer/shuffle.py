@@ -262,6 +262,12 @@ def _lines(paths: TrainPaths, split: Split) -> Iterator[tuple[Path, bytes]]:
                 for line in file:
                     yield path, line
         except FileNotFoundError as error:
+            if paths.records(split).resolve() != folder:
+                raise Failure(
+                    "the records were shuffled anew while they were read",
+                    where=str(paths.shuffled),
+                    mend="give the same command again",
+                ) from error
             raise _damaged(path) from error
 
 

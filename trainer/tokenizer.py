@@ -144,6 +144,9 @@ def load_tokenizer(path: Path) -> Tokenizer:
     missing = [tag for tag in SPECIAL if tokenizer.token_to_id(tag) is None]
     if missing:
         raise _not_ours(path, f"it has no {', '.join(missing)}")
+    size, largest = tokenizer.get_vocab_size(), max(tokenizer.get_vocab().values())
+    if largest >= size:  # token files and models have room for `size` ids
+        raise _not_ours(path, f"it has {size:,} tokens, and their ids go up to {largest:,}")
     return tokenizer
 
 

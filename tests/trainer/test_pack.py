@@ -24,7 +24,7 @@ from trainer.commands import shuffle as shuffle_commands
 from trainer.commands import tokenizer as tokenizer_commands
 from trainer.epochs import Epochs
 from trainer.layout import IGNORE
-from trainer.pack import PackedData, TokenFiles, pack
+from trainer.pack import ENCODED, ENCODED_TEXT, PackedData, TokenFiles, _batches, pack
 from trainer.paths import SPLITS, TrainPaths
 from trainer.shuffle import shuffle, shuffled_records
 from trainer.tokenizer import load_tokenizer, record_texts, save_tokenizer, tokenizer_sha, train_tokenizer
@@ -145,6 +145,14 @@ def test_the_digest_tells_packs_with_other_tokens_apart(ready: Workspace) -> Non
     second = pack(ready)[0]
     assert first.digest != second.digest
     assert first.records == second.records
+
+
+def test_fewer_records_are_tokenised_at_once_where_they_are_long() -> None:
+    rows = ["x" * (number % 2_000 * 5) for number in range(9_000)] + [""] * 9_000
+    batches = list(_batches(rows, len))
+    assert [row for batch in batches for row in batch] == rows
+    assert all(len(batch) <= ENCODED and sum(map(len, batch[:-1])) < ENCODED_TEXT for batch in batches)
+    assert len(batches) < 20
 
 
 def test_a_record_longer_than_the_context_is_left_out_and_counted(ready: Workspace) -> None:

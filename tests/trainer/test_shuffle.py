@@ -188,6 +188,18 @@ def test_a_failure_half_way_leaves_the_former_result(workspace: Workspace, monke
     assert sorted(path.name for path in workspace.train.iterdir()) == sorted([shuffled.name, shuffled.readlink().name])
 
 
+@pytest.mark.usefixtures("many_files")
+def test_records_that_are_shuffled_anew_while_they_are_read_are_not_called_damaged(workspace: Workspace) -> None:
+    shuffle(workspace, 1)
+    reading = shuffled_examples(TrainPaths.of(workspace), "train")
+    next(reading)
+
+    shuffle(workspace, 2)
+
+    with pytest.raises(Failure, match=r"shuffled anew while(.|\n)*same command again"):
+        list(reading)
+
+
 def test_damaged_files_are_named(workspace: Workspace) -> None:
     shuffle(workspace, 1)
     paths = TrainPaths.of(workspace)

@@ -270,3 +270,13 @@ def test_a_tokenizer_without_the_tags_is_refused(tmp_path: Path, tokenizer: Toke
     path.write_text(tokenizer.to_str().replace(IM_END, "<|other|>"), "utf-8")
     with pytest.raises(Failure, match=r"has no <\|im_end\|>"):
         load_tokenizer(path)
+
+
+def test_a_tokenizer_whose_ids_have_gaps_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    path = tmp_path / "tokenizer.json"
+    made = json.loads(tokenizer.to_str())
+    last = max(made["model"]["vocab"], key=made["model"]["vocab"].__getitem__)
+    made["model"]["vocab"][last] = 70_000  # in 16 bits that were 4,464
+    path.write_text(json.dumps(made), "utf-8")
+    with pytest.raises(Failure, match=r"ids go up to 70,000"):
+        load_tokenizer(path)
