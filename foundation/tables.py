@@ -6,15 +6,27 @@ Guarantees: closed (an unknown key is refused); checked when built; `foundation.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from foundation.errors import UsageError
+from foundation.quantities import share, size_bytes
 
 WORKERS_OF_RULES, WORKERS_OF_SERVER = 4, 3
 
 
 class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _as_number(read: Callable[[str], float], value: Any) -> Any:
+    """What `read` makes of a text that is no plain number."""
+    try:
+        return read(value) if isinstance(value, str) and not value.replace(".", "", 1).isdigit() else value
+    except UsageError as error:
+        raise ValueError(f"{error.what}; {error.mend}") from error
 
 
 class CorpusSettings(Table):
@@ -183,6 +195,18 @@ class TrainSettings(Table):
     evaluate_every: int = Field(default=100, ge=1, description="Steps between losses on the held-out splits.")
     tensorboard: bool = Field(default=False, description="Write figures for TensorBoard too (extra: tensorboard).")
     rounds: int = Field(default=2, ge=1, description="Rounds of train, answer, judge in `trainer run --orchestrate`.")
+
+    @field_validator("share", mode="before")
+    @classmethod
+    def _percent(cls, value: Any) -> Any:
+        """As on the command line: 10% is 0.1."""
+        return _as_number(share, value)
+
+    @field_validator("leave_vram", mode="before")
+    @classmethod
+    def _gigabytes(cls, value: Any) -> Any:
+        """As on the command line: 512M is 0.5."""
+        return _as_number(lambda text: size_bytes(text) / (1 << 30), value)
 
     @field_validator("weight_decay", mode="before")
     @classmethod

@@ -4,8 +4,9 @@ One folder a checkpoint, `step-NNNNNN/`: `model.safetensors`, `optimizer.safeten
 reads, pinned: a hard link where the file system has them, so that it costs nothing), `state.json`. No pickle.
 Guarantees: written under a temporary name, flushed to disk, then renamed; each file's SHA-256 stands in `state.json`,
 which carries its own, so a torn or changed checkpoint is passed over for the one before, and a line says so. The newest
-ones are kept, the one with the lowest loss on the `phrasing` split, and every one that has a file named `keep` in it. One
-written by another version of this program is never passed over, nor removed. One writer at a time: the caller holds a lock.
+ones are kept, the newest that no stop asked for, the one with the lowest loss on the `phrasing` split, and every one that
+has a file named `keep` in it. One written by another version of this program is never passed over, nor removed. One writer
+at a time: the caller holds a lock.
 Cost: 12 bytes a parameter on disk with AdamW, 8 for what Muon steps; one tensor's copy in memory; half a second for 10
 million parameters, most of it for the disk and the checksum.
 """
@@ -107,11 +108,18 @@ def set_random_state(state: dict[str, str]) -> None:
 
 
 def save(
-    folder: Path, model: torch.nn.Module, optimizers: Optimizers, state: TrainState, *, keep: int, manifest: Path | None
+    folder: Path,
+    model: torch.nn.Module,
+    optimizers: Optimizers,
+    state: TrainState,
+    *,
+    keep: int,
+    manifest: Path | None,
+    every: int = 0,
 ) -> Path:
     """Write a checkpoint into `folder` (all of a run's), then remove those that are no longer wanted. Returns its path.
 
-    Kept: the newest `keep`, the best, and the marked ones. Any of a later step is of a course that was given up, or
+    Kept: the newest `keep`, the best, the marked ones, and the newest at a multiple of `every` steps. Any of a later step is of a course that was given up, or
     damaged: it goes. Raises `Failure` if the disk refuses; the checkpoints that stood before then still stand.
     """
     fresh = folder / f"{TEMPORARY}{uuid.uuid4().hex}"
@@ -141,18 +149,19 @@ def save(
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     forget_after(folder, state.step)
-    _prune(folder, keep)
+    _prune(folder, keep, every)
     return target
 
 
-def latest(folder: Path) -> tuple[Path, TrainState] | None:
+def latest(folder: Path, every: int = 0) -> tuple[Path, TrainState] | None:
     """The newest whole checkpoint in `folder`; None if there are none. Says which ones it had to pass over.
 
+    `every`: one at a multiple of so many steps before any other; those a run has however it was cut.
     Raises `Failure` if none of them is whole, and `OtherVersion` rather than pass over what another version wrote: a run
     does not begin anew, and write over what is left of it, unless it is told to.
     """
     paths = _all(folder)
-    found = _first_whole(reversed(paths))
+    found = _first_whole(sorted(paths, key=lambda path: (_regular(path, every), _step(path)), reverse=True))
     if paths and found is None:
         raise Failure(
             f"none of the {len(paths)} checkpoints of this run is whole",
@@ -334,11 +343,17 @@ def _losses(folder: Path) -> dict[Path, float]:
     return losses
 
 
-def _prune(folder: Path, keep: int) -> None:
+def _regular(path: Path, every: int) -> bool:
+    """Whether it is no checkpoint that only a stop left."""
+    return every > 0 and _step(path) % every == 0
+
+
+def _prune(folder: Path, keep: int, every: int) -> None:
     paths, losses = _all(folder), _losses(folder)
     lowest = min(losses, key=lambda path: (losses[path], -_step(path)), default=None)
+    regular = next((path for path in reversed(paths) if _regular(path, every)), None)
     for path in paths[:-keep]:
-        if path != lowest and not (path / KEEP).exists():
+        if path not in (lowest, regular) and not (path / KEEP).exists():
             _discard(path)
 
 

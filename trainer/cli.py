@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import NoReturn
 
 from foundation.console import new_app, run_app
@@ -13,7 +14,10 @@ def main() -> NoReturn:
     # Before torch is loaded: with libgomp's default, each of its threads spins for milliseconds at every barrier, and one
     # busy neighbour on the machine makes training fifteen times slower. A short spin costs nothing when it is quiet.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    from trainer.commands import answer, export, pack, params, run, shuffle, tokenizer, watch
+    try:
+        from trainer.commands import answer, export, pack, params, run, shuffle, tokenizer, watch
+    except KeyboardInterrupt:  # Ctrl-C before there is a command
+        sys.exit(130)
 
     app = new_app("From committed records to a small model: shuffle, tokenizer, pack, run, answer, chat.")
     for module in (shuffle, tokenizer, pack, params, run, watch, answer, export):

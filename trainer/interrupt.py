@@ -1,4 +1,4 @@
-"""How a run is asked to stop: SIGTERM, Ctrl-C, or a file named STOP in its folder.
+"""How a run is asked to stop: SIGTERM, Ctrl-C, a terminal that hangs up, or a file named STOP in its folder.
 
 Guarantees: asked once, it ends at the next point where nothing is lost, with a checkpoint; a second signal ends the process
 at once. While everything is saved (torch.compile at the start takes half a minute) it does not even wait for such a point.
@@ -7,7 +7,10 @@ Cost: one `stat` a look.
 
 from __future__ import annotations
 
+import os
+import select
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -50,6 +53,21 @@ class Interrupt:
             (self.folder / STOP).unlink(missing_ok=True)
 
 
+def unheard() -> bool:
+    """Whether whoever read standard error is gone: the other end of a pipe, or the terminal."""
+    try:
+        look = select.poll()
+        look.register(sys.stderr.fileno(), 0)
+    except (OSError, ValueError):  # not a file of the system's
+        return False
+    return bool(look.poll(0))
+
+
+def fall_silent() -> None:
+    """Let standard error lead nowhere: what is still said there must cost neither a checkpoint nor the exit status."""
+    sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
 @contextmanager
 def interrupt(folder: Path) -> Iterator[Interrupt]:
     """Listen for signals and for the file until the block ends. A file from before is removed, and a line says so."""
@@ -62,13 +80,19 @@ def interrupt(folder: Path) -> Iterator[Interrupt]:
         asked.asked = "signal"
         for one, handler in before.items():
             signal.signal(one, handler)
-        # Python refuses a line within a line, and whoever read them may be gone (`| tee` gets the same Ctrl-C).
-        with suppress(RuntimeError, OSError):
-            say("stopping, with a checkpoint; once more ends it at once")
+        if signal.SIGHUP in before:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # terminal and shell send one each
+        try:
+            with suppress(RuntimeError):  # Python refuses a line within a line
+                say("stopping, with a checkpoint; once more ends it at once")
+        except OSError:  # whoever read them is gone: `| tee` gets the same Ctrl-C
+            fall_silent()
         if not asked.unsaved:
             raise Interrupted
 
-    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        del before[signal.SIGHUP]  # `nohup` wants it so
     for one in before:
         signal.signal(one, note)
     try:

@@ -24,7 +24,7 @@ from foundation.console import progress, say
 from foundation.errors import Failure
 from foundation.store import LocalStore
 from trainer import autobatch, checkpoint, tensorboard
-from trainer.interrupt import Interrupt, Interrupted, interrupt
+from trainer.interrupt import Interrupt, Interrupted, fall_silent, interrupt, unheard
 from trainer.metrics import RUN, History, Metric, RunInfo, append_metric, rewind_metrics, write_run_info
 from trainer.plan import Plan
 from trainer.plot import draw
@@ -164,10 +164,14 @@ def _steps(trainer: Trainer, last: int, asked: Interrupt) -> tuple[Metric | None
             asked.unsaved = True  # nothing in hand is left to be dropped: from here on a signal waits for the end
         except Interrupted:  # the step or the evaluation in hand is dropped; what stands before it is kept
             pass
-        except BrokenPipeError:  # whoever read what it says is gone, as a `| tee` is after Ctrl-C
-            asked.asked = asked.asked or "signal"
+        except OSError:
+            if not unheard():
+                raise
+            asked.asked = asked.asked or "signal"  # who read it is gone: `| tee` after Ctrl-C, a terminal that hung up
         if asked.unsaved and trainer.step != saved:
             path = trainer.save()  # before anything more is said
+        if asked.asked and unheard():
+            fall_silent()
     return metric, path
 
 

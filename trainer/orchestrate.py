@@ -22,6 +22,7 @@ from foundation.ids import stable_id
 from foundation.processes import gpu_memory_used
 from foundation.records import Contract
 from foundation.store import LocalStore
+from trainer.interrupt import STOP
 from trainer.metrics import ROUNDS, RoundPoint
 from trainer.paths import run_folder
 from trainer.plan import plan
@@ -72,8 +73,8 @@ def orchestrate(
     """Take `run` through all its rounds, or from where it stands to its end, and return what came of it.
 
     `limit`: questions a split, at most (None: judge.answers of the settings); `passed_on`: more arguments for the training
-    stage. SIGTERM and Ctrl-C end the stage at a clean
-    point; the summary then says `"stopped": true`. Raises `UsageError` or `Failure` if training cannot go on.
+    stage. SIGTERM, Ctrl-C and a file STOP in the run's folder end the stage at a clean point, whichever it is; the summary
+    then says `"stopped": true`. Raises `UsageError` or `Failure` if training cannot go on.
     """
     line = _Line(workspace, run, limit, device, passed_on)
     with workspace.lock(f"orchestrate-{run}", wait=False):
@@ -90,6 +91,7 @@ def orchestrate(
                         line.round(number)
                 except Stopped:
                     stopped = True
+                    (line.folder / STOP).unlink(missing_ok=True)
                     say("stopped at a clean point; the same command goes on from here")
         return line.summary(stopped)
 
@@ -104,7 +106,7 @@ class _Line:
         self.passed_on = passed_on
         self.folder = run_folder(workspace, run)
         self.mark = stable_id("orchestrate", str(workspace.root), run)
-        self.signals = Signals()
+        self.signals = Signals(file=self.folder / STOP)
         self.gpu: list[int] | None = None
         self.held: dict[str, str] = {}
         self.fresh = False
@@ -116,6 +118,9 @@ class _Line:
         """Read the state, or make one. Raises `UsageError` if the run was begun with another number of rounds."""
         end_leftovers(self.mark)  # of an orchestrator that was killed: its stage may still be writing its checkpoint
         path = self.folder / STATE
+        if (self.folder / STOP).exists():
+            (self.folder / STOP).unlink()
+            say(f"removed {self.folder / STOP}, left from before this run")
         self.fresh = fresh
         if fresh:
             path.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ changed shape never passes for the old one. Cost: no torch is imported.
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -114,7 +115,9 @@ PRESETS = {
 def preset(name: str) -> Preset:
     """The preset of that name. Raises `UsageError` that names those there are."""
     if name not in PRESETS:
-        raise UsageError(f"no such preset: {name}", mend=f"known: {', '.join(PRESETS)}; set train.preset to one")
+        near = difflib.get_close_matches(name, PRESETS, 1)
+        guess = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(f"no such preset: {name}", mend=f"{guess}known: {', '.join(PRESETS)}; set train.preset to one")
     found = PRESETS[name]
     assert found.config.parameters == found.parameters, (name, found.config.parameters, found.parameters)
     return found

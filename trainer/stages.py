@@ -54,9 +54,16 @@ class Stopped(Exception):
 
 @dataclass
 class Signals:
-    """SIGTERM and Ctrl-C as something to look at. A second one ends this process at once."""
+    """SIGTERM, Ctrl-C and a `file` that appears, as something to look at. A second signal ends this process at once."""
 
     received: list[int] = field(default_factory=list)
+    file: Path | None = None
+
+    def asked(self) -> bool:
+        """Whether to stop; what was seen once stays so, though the stage may take the file away."""
+        if not self.received and self.file is not None and self.file.exists():
+            self.received.append(0)
+        return bool(self.received)
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
@@ -88,9 +95,9 @@ def run_stage(
     """Run `python -m module arguments` in `folder` to its end; its lines go to `log` and to standard error.
 
     `gpu` is what its memory must come back to, `device` the environment of what runs on the device that is held.
-    Raises `Stopped` if a signal came, `Failure` if the stage or its memory would not go away.
+    Raises `Stopped` if that was asked for, `Failure` if the stage or its memory would not go away.
     """
-    if signals.received:
+    if signals.asked():
         raise Stopped
     environment = {
         **device,
@@ -105,7 +112,7 @@ def run_stage(
     group = ProcessGroup(argv, name=name, log=log, env=environment, cwd=folder)
     heard, ours, look = _Echo(log), set[int](), began + GPU_LOOK
     with running(group, PATIENCE):
-        while group.alive and not signals.received:
+        while group.alive and not signals.asked():
             heard.pass_on()
             if gpu is not None and time.monotonic() >= look:
                 ours, look = ours | gpu_processes(marked(MARK, mark)), time.monotonic() + GPU_LOOK

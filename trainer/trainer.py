@@ -166,7 +166,8 @@ class Trainer:
         if decision == "skip":
             say(f"{seen}: left out")
             return
-        found = checkpoint.latest(self.setup.plan.folder / "checkpoints")
+        # Not one that a stop left in between: an unbroken run would not have it.
+        found = checkpoint.latest(self.setup.plan.folder / "checkpoints", self.setup.plan.settings.checkpoint_every)
         if found is None:
             raise Failure(
                 f"{seen}, the third bad step in a row, and there is no checkpoint to go back to",
@@ -252,6 +253,7 @@ class Trainer:
             self.optimizers,
             state,
             keep=plan.settings.keep,
+            every=plan.settings.checkpoint_every,
             manifest=manifest if manifest.exists() else None,
         )
 

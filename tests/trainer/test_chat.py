@@ -91,6 +91,14 @@ def test_questions_from_a_pipe(workspace: Workspace) -> None:
     assert "/new forgets what was said" in done.stderr
 
 
+def test_bytes_that_are_no_text_are_answered(workspace: Workspace) -> None:
+    student_of(workspace, WORDS)
+    argv = [sys.executable, "-c", f"from {MODULES['trainer']} import main; main()", "chat", "--greedy"]
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:surrogateescape"}
+    done = subprocess.run(argv, input=b"Wh\xff?\n", cwd=workspace.root, env=env, capture_output=True, timeout=120)
+    assert (done.returncode, done.stdout.decode()) == (0, f"{WORDS}\n"), done.stderr.decode()
+
+
 class Terminal:
     """A person's terminal with `trainer chat` in it."""
 

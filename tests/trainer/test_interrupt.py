@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from trainer.interrupt import STOP, Interrupted, interrupt
+from trainer.interrupt import STOP, Interrupted, interrupt, unheard
 
 
 def test_nobody_asked(tmp_path: Path) -> None:
@@ -66,8 +66,11 @@ def test_a_signal_in_the_middle_of_a_line_is_heard_all_the_same(
 
 def test_a_signal_is_heard_when_nobody_reads_what_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with interrupt(tmp_path) as asked, _nobody_reads(monkeypatch):
+        assert unheard()
         os.kill(os.getpid(), signal.SIGINT)
         assert asked.look() == "signal"
+        assert not unheard(), "it speaks to nobody now"
+    assert not unheard()
 
 
 @contextmanager
@@ -85,6 +88,26 @@ def test_a_second_signal_is_the_former_handlers(tmp_path: Path) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_terminal_that_hangs_up_is_heard_once(tmp_path: Path) -> None:
+    """It and its shell send a signal each, and the second must not end what the first asked for."""
+    with interrupt(tmp_path) as asked:
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert asked.look() == "signal"
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+
+
+def test_under_nohup_it_is_not_heard(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interrupt(tmp_path) as asked:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert asked.look() == ""
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_the_handlers_are_put_back(tmp_path: Path) -> None:

@@ -191,6 +191,21 @@ def test_bad_steps_are_left_out_and_the_run_is_one_however_it_is_cut(
     assert_same_run(ready.train / "runs/bad-in-parts", ready.train / "runs/bad", 8)
 
 
+def test_the_weights_go_back_where_they_would_have_gone_without_the_cuts(
+    ready: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stops leave checkpoints of their own, nearer than the ones that an unbroken run has."""
+    for key, value in (("CHECKPOINT_EVERY", "4"), ("KEEP", "1"), ("EVALUATE_EVERY", "100")):
+        monkeypatch.setenv(f"FACTORY_TRAIN__{key}", value)
+    bad_steps(monkeypatch, 6, 7, 8)
+    workspace = Workspace(ready.root)
+    train_run(workspace, "back", until=9)
+    for until in (5, 7, 9):
+        train_run(workspace, "back-in-parts", until=until)
+    assert capsys.readouterr().err.count("the weights are those of step 4 again") == 2
+    assert_same_run(ready.train / "runs/back-in-parts", ready.train / "runs/back", 9)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "named"),
     [

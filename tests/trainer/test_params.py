@@ -86,6 +86,7 @@ def test_pages_are_no_wider_than_100_columns(tmp_path: Path) -> None:
     ("wrong", "said"),
     [
         (["no-such"], "no such preset: no-such"),
+        (["wwii183m"], "did you mean wwii-183m?"),
         (["wwii-183m", "--context", "8192"], "learned 4,096 positions"),
         (["base-100m", "--vocabulary", "64000"], "has embeddings for 16,384"),
         (["--leave-vram", "much"], "not a size: 'much'"),

@@ -88,6 +88,21 @@ def test_a_child_in_another_session_does_not_outlive_the_stage(
     assert f"pids {child}" in capfd.readouterr().err
 
 
+def test_a_file_ends_a_stage_that_knows_nothing_of_it(stage, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """An answer or a judging hears signals alone; and a stage that knows the file takes it away itself."""
+    wish = tmp_path / "STOP"
+    signals = Signals(file=wish)
+    threading.Timer(1.0, wish.touch).start()
+    began = time.monotonic()
+    with pytest.raises(Stopped):
+        stage("import time; time.sleep(120)", signals=signals)
+    assert time.monotonic() - began < 60
+    assert marked(MARK, tmp_path.name) == []
+    wish.unlink()
+    with pytest.raises(Stopped):
+        stage("print('another one')", signals=signals)
+
+
 def test_what_a_killed_orchestrator_left_is_ended_first(stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     """As if the parent had died at once: the marked process is found by its mark alone."""
     import subprocess

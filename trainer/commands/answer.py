@@ -147,6 +147,7 @@ class _Chat:
         from trainer.answer import Tally, fitting, stream
 
         tally, pieces = Tally(), []
+        question = question.encode("utf-8", "replace").decode()  # bytes that are no UTF-8 come in as half characters
         turns = fitting(self.student, self.turns, question, self.max_tokens)
         answer = stream(self.student, question, limit=self.max_tokens, choose=self.choose, turns=turns, tally=tally)
         for piece in answer:

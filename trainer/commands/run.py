@@ -52,6 +52,7 @@ def run_command(
     """
     from foundation.errors import UsageError
     from foundation.workspace import Workspace
+    from trainer.schedules import check_schedule
 
     physical, leave = _physical(batch), _leave(leave_vram)
     workspace = Workspace.find()
@@ -68,6 +69,7 @@ def run_command(
         _orchestrate(workspace, run, passed_on, fresh, device, as_json)
         return
     planned = _planned(workspace, run, batch, leave)  # nobody is asked for a device in vain
+    check_schedule(planned.settings)
     if dry_run:
         _dry_run(planned, device, as_json)
         return
