@@ -200,6 +200,17 @@ def check_identity(state: TrainState, now: Mapping[str, Plain]) -> None:
             continue
         then, today = state.identity.get(key, "not known"), now.get(key, "not known")
         if then != today:
+            what = {
+                "packs": "the packs are not those",
+                "tokenizer": "the tokenizer is not the one",
+                "model.vocabulary": "the tokenizer has another number of tokens than the one",
+            }.get(key)
+            if what:
+                raise UsageError(
+                    f"{what} that run {state.run} began with ({then}, and now {today})",
+                    where=f"step {state.step} of run {state.run}",
+                    mend="name another run with --run, or begin this one anew with --fresh",
+                )
             raise UsageError(
                 f"{key} was {then} when run {state.run} began, and is {today} now",
                 where=f"step {state.step} of run {state.run}",

@@ -84,7 +84,7 @@ def interrupt(folder: Path) -> Iterator[Interrupt]:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # terminal and shell send one each
         try:
             with suppress(RuntimeError):  # Python refuses a line within a line
-                say("stopping, with a checkpoint; once more ends it at once")
+                say(f"stopping{', with a checkpoint' if asked.unsaved else ''}; once more ends it at once")
         except OSError:  # whoever read them is gone: `| tee` gets the same Ctrl-C
             fall_silent()
         if not asked.unsaved:

@@ -9,6 +9,7 @@ Cost: weights, gradients and two moments, 16 bytes a parameter, plus activations
 
 from __future__ import annotations
 
+import hashlib
 import math
 import shutil
 import time
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from foundation.console import progress, say
-from foundation.errors import Failure
+from foundation.errors import Failure, UsageError
 from foundation.store import LocalStore
 from trainer import autobatch, checkpoint, tensorboard
 from trainer.interrupt import Interrupt, Interrupted, fall_silent, interrupt, unheard
@@ -69,8 +70,8 @@ def train(
 ) -> Summary:
     """Train to the last step, or to step `until`, going on from the run's newest whole checkpoint unless `fresh`.
 
-    `physical`: contexts in memory at once; 0: as before, or as many as fit; `anew`: as many as fit, whatever was before. Raises `UsageError` if the data or settings are
-    not those the run was begun with, `Failure` if another process trains it, or memory or disk do not suffice.
+    `physical`: contexts in memory at once; 0: as before, or as many as fit; `anew`: as many as fit, whatever was
+    before. Raises `UsageError` if the data or settings are not those the run was begun with, `Failure` if another process trains it, or memory or disk do not suffice.
     """
     setup = prepare(plan, device)
     with workspace.lock(f"train-{plan.run}", wait=False), interrupt(plan.folder) as asked:
@@ -128,7 +129,14 @@ def _begin(workspace: Workspace, trainer: Trainer, physical: int) -> None:
             f"{trainer.physical} contexts in memory at once now, {before} before: the same to rounding, not to the last bit"
         )
     plan.folder.mkdir(parents=True, exist_ok=True)
-    LocalStore(plan.folder).put(TOKENIZER, plan.paths.tokenizer.read_bytes())
+    tokenizer = plan.paths.tokenizer.read_bytes()
+    if hashlib.sha256(tokenizer).hexdigest() != plan.tokenizer:
+        raise UsageError(
+            "the tokenizer was made anew just now",
+            where=str(plan.paths.tokenizer),
+            mend="run `trainer pack`, then this again",
+        )
+    LocalStore(plan.folder).put(TOKENIZER, tokenizer)
     if (manifest := plan.data.folder.parent / checkpoint.MANIFEST).exists():  # else packed anew since: it has its own
         checkpoint.pin(manifest, plan.folder / checkpoint.MANIFEST)
     info = describe(trainer.setup, trainer.physical)
@@ -143,6 +151,8 @@ def _steps(trainer: Trainer, last: int, asked: Interrupt) -> tuple[Metric | None
     metric: Metric | None = None
     path: Path | None = None
     saved, drawn, history = trainer.step, time.monotonic(), History(plan.folder)
+    if trainer.step >= last:
+        say(f"nothing is left to train: run {plan.run} has taken {trainer.step:,} of {plan.steps:,} steps")
     with progress(f"train {plan.run}", plan.steps) as bar, _writer(trainer) as write:
         bar.advance(trainer.step)
         try:
@@ -284,11 +294,10 @@ def describe(setup: Setup, physical: int) -> RunInfo:
 def told(setup: Setup, physical: int) -> str:
     """What this run is, in a line."""
     plan = setup.plan
-    examples = plan.records_per_context * plan.settings.batch
     at_once = f", {physical} at once" if physical and physical != plan.settings.batch else ""
     return (
         f"run {plan.run}: {plan.settings.preset}, {plan.config.parameters:,} parameters; {plan.steps:,} steps of "
         f"{plan.settings.batch} contexts{at_once} ({plan.records_per_context:.1f} records a context of "
-        f"{plan.data.meta.context:,}, {examples:,.0f} a step); {plan.settings.optimizer}, {plan.settings.schedule}; "
+        f"{plan.data.meta.context:,}, {plan.records_per_step:,.0f} a step); {plan.settings.optimizer}, {plan.settings.schedule}; "
         f"{setup.device.type}, {setup.precision}, attention {setup.backend}{', compiled' if setup.compiled else ''}"
     )

@@ -331,21 +331,21 @@ class PackedData:
     @classmethod
     def open(cls, folder: Path, *, tokenizer_sha: str | None = None) -> PackedData:
         """Open the packs in `folder`. Raises `UsageError` if they are missing or were made with another tokenizer, `Failure` if torn."""
-        folder = folder.resolve()  # stay with one generation of the files, whatever is packed meanwhile
+        named, folder = folder, folder.resolve()  # stay with one generation of the files, whatever is packed meanwhile
         try:
             meta = PackMeta.model_validate_json((folder / "meta.json").read_bytes())
             data = cls(folder, meta)
         except FileNotFoundError as error:
             raise UsageError(
-                "there are no packs here", where=str(folder), mend="make them with `trainer pack`"
+                "there are no packs here", where=str(named), mend="make them with `trainer pack`"
             ) from error
         except ValidationError as error:
-            raise _damaged(folder, "meta.json is torn, or another version wrote it") from error
+            raise _damaged(named, "meta.json is torn, or another version wrote it") from error
         except ValueError as error:
-            raise _damaged(folder, str(error)) from error
+            raise _damaged(named, str(error)) from error
         if tokenizer_sha is not None and tokenizer_sha != meta.tokenizer:
             raise UsageError(
-                "the packs were made with another tokenizer", where=str(folder), mend="run `trainer pack` again"
+                "the packs were made with another tokenizer", where=str(named), mend="run `trainer pack` again"
             )
         return data
 

@@ -63,6 +63,10 @@ class Plan:
         first = self.epochs.take(0, 500)
         return sum(map(len, first)) / max(1, len(first))
 
+    @property
+    def records_per_step(self) -> float:
+        return self.records_per_context * min(self.settings.batch, self.epochs.contexts)
+
     @cached_property
     def epoch_tokens(self) -> int:
         """Useful tokens of the first epoch, as its mix has it."""
@@ -94,13 +98,13 @@ def plan(workspace: Workspace, run: str) -> Plan:
     if not data.meta.supervised:
         raise UsageError(
             "the packs hold nothing to learn from: no token of theirs is trained on",
-            where=str(data.folder),
+            where=str(paths.pack("train")),
             mend="generate records, then `trainer shuffle` and `trainer pack`",
         )
     if data.meta.context != settings.context:
         raise UsageError(
             f"the packs have contexts of {data.meta.context:,} tokens, and the run is to have {settings.context:,}",
-            where=f"{data.folder}, train.context in factory.toml",
+            where=f"{paths.pack('train')}, train.context in factory.toml",
             mend="run `trainer pack` again, or set train.context back",
         )
     return Plan(

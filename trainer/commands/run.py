@@ -16,6 +16,7 @@ from trainer.commands.options import AS_JSON, DEVICE, RUN, Device
 
 if TYPE_CHECKING:
     from foundation.workspace import Workspace
+    from trainer.loop import Summary
     from trainer.plan import Plan
 
 
@@ -50,21 +51,14 @@ def run_command(
 
     Ctrl-C, SIGTERM or a file STOP in the run's folder end it with a checkpoint; the same command goes on from there.
     """
-    from foundation.errors import UsageError
     from foundation.workspace import Workspace
     from trainer.schedules import check_schedule
 
     physical, leave = _physical(batch), _leave(leave_vram)
     workspace = Workspace.find()
-    if orchestrated and (until_step is not None or dry_run):
-        raise UsageError(
-            f"{'--dry-run' if dry_run else '--until-step'} and --orchestrate exclude each other",
-            where="the command line",
-            mend="leave one of them out"
-            if dry_run
-            else "leave --until-step out: the rounds (train.rounds) cut the run",
-        )
     if orchestrated:
+        _excluded(dry_run, "--dry-run", "leave one of them out")
+        _excluded(until_step is not None, "--until-step", "leave it out: the rounds (train.rounds) cut the run")
         passed_on = [*(["--batch", batch] if batch else []), *(["--leave-vram", leave_vram] if leave_vram else [])]
         _orchestrate(workspace, run, passed_on, fresh, device, as_json)
         return
@@ -86,7 +80,24 @@ def run_command(
         summary = train(
             workspace, planned, torch_device, until=until_step, fresh=fresh, physical=physical, anew=batch == "auto"
         )
-    emit_json(asdict(summary)) if as_json else table(("run", ""), asdict(summary).items())
+    _show(summary, as_json)
+
+
+def _show(summary: Summary, as_json: bool) -> None:
+    if as_json:
+        emit_json(asdict(summary))
+        return
+    losses = {
+        key: f"{value:.4f}" for key in ("loss", "phrasing", "unseen") if (value := getattr(summary, key)) is not None
+    }
+    table(("run", ""), (asdict(summary) | losses).items())
+
+
+def _excluded(given: bool, option: str, mend: str) -> None:
+    from foundation.errors import UsageError
+
+    if given:
+        raise UsageError(f"{option} and --orchestrate exclude each other", where="the command line", mend=mend)
 
 
 def _planned(workspace: Workspace, run: str, batch: str, leave: float | None) -> Plan:
@@ -131,7 +142,7 @@ def _dry_run(planned: Plan, device: Device, as_json: bool) -> None:
         "contexts": planned.epochs.contexts,
         "steps": planned.steps,
         "records_per_context": round(planned.records_per_context, 2),
-        "examples_per_step": round(planned.records_per_context * settings.batch, 1),
+        "examples_per_step": round(planned.records_per_step, 1),
         "tokens_per_epoch": planned.epoch_tokens,
         "device": setup.device.type,
         "precision": setup.precision,
