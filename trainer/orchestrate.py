@@ -85,6 +85,8 @@ def orchestrate(
         with hold_device(purpose, ask=True, name=name) if line.unfinished else nullcontext() as hold:
             line.gpu = gpu_memory_used()
             line.held = hold.environment if hold else {}
+            if fresh:
+                line.keep()  # not before: who gives up waiting has forgotten nothing
             with line.signals.watched():
                 try:
                     for number in range(1, rounds + 1):
@@ -122,9 +124,7 @@ class _Line:
             (self.folder / STOP).unlink()
             say(f"removed {self.folder / STOP}, left from before this run")
         self.fresh = fresh
-        if fresh:
-            path.unlink(missing_ok=True)
-        found = _read_state(path)
+        found = None if fresh else _read_state(path)
         if found is None:
             self.state = State(run=self.run, rounds=rounds, steps=plan(self.workspace, self.run).steps)
             return
