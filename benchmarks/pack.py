@@ -31,6 +31,7 @@ import numpy as np
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
+from benchmarks._example import example_workspace  # noqa: E402
 from foundation.tables import MixSettings  # noqa: E402
 from trainer.bestfit import WINDOW, pack_lengths  # noqa: E402
 from trainer.epochs import Epochs  # noqa: E402
@@ -64,33 +65,6 @@ def real_lengths(workspace: Path) -> np.ndarray[Any, Any]:
     """Tokens of each packed record."""
     data = PackedData.open(TrainPaths(workspace / "train").pack("train"))
     return np.diff(data.records)
-
-
-def made_workspace(folder: Path) -> Path:
-    """The wwii example, generated, shuffled and packed at a context that no record is too long for."""
-    workspace = folder / "w"
-    for room, *arguments in (
-        ("generator", "init", str(workspace)),
-        ("generator", "ingest", str(REPOSITORY / "examples/wwii/articles")),
-        ("generator", "enqueue", "--all"),
-        ("generator", "work", "--burst"),
-        ("trainer", "shuffle"),
-        ("trainer", "tokenizer"),
-        ("trainer", "pack"),
-    ):
-        argv = [sys.executable, "-c", f"from {room}.cli import main; main()", *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "FACTORY_TEACHER__BACKEND": "rules"}
-        environment["FACTORY_TRAIN__CONTEXT"] = "1024"
-        done = subprocess.run(
-            argv,
-            cwd=workspace if workspace.exists() else folder,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        if done.returncode:
-            raise SystemExit(f"{' '.join(arguments)} ended with {done.returncode}")
-    return workspace
 
 
 def packs_of(lengths: np.ndarray[Any, Any], context: int) -> Any:
@@ -176,7 +150,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the document here too")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        real = real_lengths(chosen.workspace or made_workspace(Path(folder)))
+        real = real_lengths(chosen.workspace or example_workspace(Path(folder), "[train]\ncontext = 1024\n"))
     lengths = np.random.default_rng(1).choice(real, chosen.records)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     told: Row = {

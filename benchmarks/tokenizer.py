@@ -5,7 +5,7 @@ and on the articles that were held out whole: bare byte-level BPE as `tokenizers
 months as added tokens, whose space stays a token of its own; ours with years and months; ours with mined terms too.
 Speed is CPU time of `encode_batch_fast` over all of them in turn, the best of some, as a ratio to the peer's.
 
-    .venv/bin/python benchmarks/tokenizer.py --workspace FOLDER [--sizes 4k 8k 16k 32k] [--json FILE]
+    .venv/bin/python benchmarks/tokenizer.py [--workspace FOLDER] [--sizes 4k 8k 16k 32k] [--json FILE]
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import json
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from itertools import islice
@@ -25,6 +26,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
+from benchmarks._example import example_workspace  # noqa: E402
 from trainer.chatml import SPECIAL, encode_flat  # noqa: E402
 from trainer.paths import TrainPaths  # noqa: E402
 from trainer.shuffle import Example, shuffled_examples  # noqa: E402
@@ -98,22 +100,29 @@ def measured(sample: Sample, size: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workspace", type=Path, required=True, help="a workspace after `trainer shuffle`")
+    parser.add_argument("--workspace", type=Path, help="one after `trainer shuffle`; default: the example's")
     parser.add_argument("--sizes", nargs="+", type=vocabulary_size, default=[4096, 8192, 16384, 32768])
     parser.add_argument("--json", type=Path, help="write the document here too")
     chosen = parser.parse_args()
-    paths = TrainPaths(chosen.workspace / "train")
-    unseen = list(islice(shuffled_examples(paths, "unseen"), 1_000))
-    sample = Sample.of(shuffled_examples(paths, "train"), SAMPLE, unseen)
-    told = {
-        "measured_records": len(sample.measured),
-        "text_bytes": sum(len(text.encode()) for text in (*sample.training, *record_texts(sample.measured))),
-        **{str(size): measured(sample, size) for size in chosen.sizes},
-    }
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = chosen.workspace or example_workspace(Path(folder), upto="shuffle")
+        told = measure(workspace, chosen.sizes)
     document = json.dumps(told, indent=2)
     print(document)
     if chosen.json:
         chosen.json.write_text(document + "\n", "utf-8")
+
+
+def measure(workspace: Path, sizes: Sequence[int]) -> dict[str, Any]:
+    """All sizes on the same records."""
+    paths = TrainPaths(workspace / "train")
+    unseen = list(islice(shuffled_examples(paths, "unseen"), 1_000))
+    sample = Sample.of(shuffled_examples(paths, "train"), SAMPLE, unseen)
+    return {
+        "measured_records": len(sample.measured),
+        "text_bytes": sum(len(text.encode()) for text in (*sample.training, *record_texts(sample.measured))),
+        **{str(size): measured(sample, size) for size in sizes},
+    }
 
 
 if __name__ == "__main__":

@@ -32,20 +32,15 @@ from typing import Any
 import numpy as np
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from benchmarks._example import example_workspace  # noqa: E402
+
 PEER = Path(__file__).with_name("_trainer_peers.py")
 KINDS = ("compiled", "plain", "padded", "mask", "trl")
 WANTED = {"padded": 6.0, "trl": 2.5}  # times as fast as these, at least
 FIRST_STEP = 15.0  # seconds, uncompiled or with a warm cache
-SETTINGS = '[teacher]\nbackend = "rules"\n\n[train]\npreset = "smoke-10m"\nbatch = 8\n'
-
-
-def command(room: str, *arguments: str, cwd: Path) -> None:
-    """Run one of our commands. Raises `SystemExit` if it fails."""
-    argv = [sys.executable, "-c", f"from {room}.cli import main; main()", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(argv, cwd=cwd, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{room} {' '.join(arguments)} ended with {done.returncode}:\n{done.stderr}")
+SETTINGS = '[train]\npreset = "smoke-10m"\nbatch = 8\n'
 
 
 def make_records(folder: Path, workspace: Path | None) -> int:
@@ -53,15 +48,7 @@ def make_records(folder: Path, workspace: Path | None) -> int:
     if workspace:
         (folder / "workspace").symlink_to(workspace.resolve())
     else:
-        home = folder / "workspace"
-        command("generator", "init", str(home), cwd=folder)
-        (home / "factory.toml").write_text(SETTINGS)
-        command("generator", "ingest", str(REPOSITORY / "examples/wwii/articles"), cwd=home)
-        command("generator", "enqueue", "--all", cwd=home)
-        command("generator", "work", "--burst", cwd=home)
-        for step in ("shuffle", "tokenizer", "pack"):
-            command("trainer", step, cwd=home)
-    sys.path.insert(0, str(REPOSITORY))
+        example_workspace(folder, SETTINGS)
     from foundation.workspace import Workspace
     from trainer.plan import plan
 
