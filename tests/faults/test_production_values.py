@@ -15,7 +15,9 @@ PROMISED = 70.0  # seconds
 ELSEWHERE = "import queue_workers.identity as i; i._host = lambda: 'another-host/1'"
 
 
-@pytest.mark.parametrize("prelude", ["", ELSEWHERE], ids=["this host", "another host"])
+@pytest.mark.parametrize(
+    "prelude", ["", pytest.param(ELSEWHERE, marks=pytest.mark.slow)], ids=["this host", "another host"]
+)
 def test_the_unit_of_a_killed_tree_runs_again_within_70_seconds(
     make: Callable[..., Workspace], prelude: str, request: pytest.FixtureRequest
 ) -> None:

@@ -71,6 +71,7 @@ def test_redis_killed_under_run_is_started_again_by_it(
     assert_all_is_there(workspace)
 
 
+@pytest.mark.slow
 def test_redis_killed_again_and_again_under_run(workspace: Workspace) -> None:
     with factory(workspace, *RUN) as process:
         for _ in range(3):

@@ -63,7 +63,9 @@ def test_a_teacher_elsewhere_that_is_gone_for_a_while(
         assert_all_is_there(workspace)
 
 
-@pytest.mark.parametrize("fault", ["hold", "reset", "error"], ids=["mute", "resets", "HTTP 503"])
+@pytest.mark.parametrize(
+    "fault", [pytest.param("hold", marks=pytest.mark.slow), "reset", "error"], ids=["mute", "resets", "HTTP 503"]
+)
 def test_a_teacher_elsewhere_that_answers_nothing_for_a_while(
     make: Callable[..., Workspace], fault: str, recovery: Recovery
 ) -> None:

@@ -86,6 +86,7 @@ timeout = 30.0
 """
 
 
+@pytest.mark.slow
 def test_more_in_flight_is_kept_while_it_helps_and_written_with_all_else_as_it_was(tmp_path: Path) -> None:
     # given a server that is as fast as it is asked, and a workspace that asks for one reply at a time
     with fault_server(_as_fast_as_it_is_asked()) as server:

@@ -115,13 +115,26 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self.master, text.encode())
 
+    def look(self) -> None:
+        """Wait a second for something to be shown."""
+        if select.select([self.master], [], [], 1)[0]:
+            self.seen += os.read(self.master, 65536).decode()
+
+    def interrupt_until(self, text: str) -> None:
+        """Ctrl-C, and again: one that comes in the moment before the terminal is read waits for the next key."""
+        for _ in range(60):
+            os.kill(self.process.pid, signal.SIGINT)
+            self.look()
+            if text in self.seen:
+                break
+        self.until(text)
+
     def until(self, text: str) -> str:
         """What came since the last time, up to `text`."""
         end = time.monotonic() + 120
         while text not in self.seen:
             assert time.monotonic() < end, self.seen
-            if select.select([self.master], [], [], 1)[0]:
-                self.seen += os.read(self.master, 65536).decode()
+            self.look()
         before, _, self.seen = self.seen.partition(text)
         return before
 
@@ -139,8 +152,7 @@ def test_at_a_terminal(workspace: Workspace) -> None:
     terminal.until("stopped")
     terminal.until("> ")
     assert terminal.process.poll() is None
-    os.kill(terminal.process.pid, signal.SIGINT)  # at the prompt
-    terminal.until("/quit or Ctrl-D ends")
+    terminal.interrupt_until("/quit or Ctrl-D ends")  # at the prompt
     terminal.until("> ")
     terminal.type("/quit\r")
     assert terminal.process.wait(30) == 0

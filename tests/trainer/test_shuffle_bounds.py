@@ -218,7 +218,8 @@ def test_a_process_that_dies_is_an_error_and_not_a_wait(workspace: Workspace, mo
             return super().do(task)
 
     monkeypatch.setattr(trainer.shuffle, "Spread", Dies)
+    before = set(psutil.Process().children())  # another test's may still stand
     with pytest.raises(Failure, match="a process that took part died"):
         shuffle(workspace, 1, processes=2)
     assert not TrainPaths.of(workspace).shuffled.exists()
-    assert not psutil.Process().children()
+    assert set(psutil.Process().children()) <= before
