@@ -181,3 +181,15 @@ def test_a_shape_is_closed_and_checked() -> None:
     for bad in ({"heads": 3}, {"kv_heads": 3}, {"width": 258}):
         with pytest.raises(ValidationError, match="multiple"):
             ModelConfig(**{**good, **bad})
+
+
+@pytest.mark.parametrize("width", [256, 768])
+def test_however_wide_it_begins_at_chance(width: int) -> None:
+    """Normalised and tied, an embedding is what the head looks for: its own logit must not begin far above the others'."""
+    torch.manual_seed(0)
+    shape = {"layers": 2, "heads": 4, "kv_heads": 4, "ffn": 64, "context": 64, "embedding_norm": True}
+    model = Model(ModelConfig(vocabulary=2000, width=width, **shape))
+    records = [(torch.randint(1, 2000, (64,)).tolist(), [1] * 64) for _ in range(4)]
+    batch = make_batch([[record] for record in records], 64, 0)
+    with torch.no_grad():
+        assert model.loss(batch, "segments").item() / batch.n_supervised == pytest.approx(math.log(2000), abs=0.2)
