@@ -14,7 +14,7 @@ from foundation.errors import UsageError
 from foundation.tables import TrainSettings
 from tests.trainer.small_run import one_context, random_records, small_model
 from trainer.attention import attend
-from trainer.layout import IGNORE, Batch
+from trainer.layout import IGNORE, Batch, make_batch
 from trainer.model import Model
 from trainer.optim import build_optimizers
 from trainer.presets import PRESETS, model_config, preset
