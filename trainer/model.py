@@ -152,9 +152,9 @@ class Model(nn.Module):
         first block's output would drown what a token is.
         """
         # Normalised on the way in, an embedding points where the head finds the token itself: its logit begins at std x width.
-        # 0.02 is right at width 256 (5 of a loss of 9); at 768 a model would first have to unlearn 15.
+        # 0.02 is right up to a width of 256 (5 of a loss of 9); at 768 a model would first have to unlearn 15.
         nn.init.normal_(
-            self.embedding.weight, std=0.02 * 256 / self.config.width if self.config.embedding_norm else 0.02
+            self.embedding.weight, std=0.02 * min(1, 256 / self.config.width) if self.config.embedding_norm else 0.02
         )
         if self.positions is not None:
             nn.init.normal_(self.positions.weight, std=0.02)
