@@ -31,6 +31,10 @@ import orjson
 import psutil
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from benchmarks._memory import shared_memory  # noqa: E402
+
 FULL, SHARD, LINE = 1_000_000, 256, 464
 GOAL = {"megabytes_a_second": 190, "megabytes": 107}  # terashuf's, for 464 MB in a million records
 BARE = """
@@ -94,22 +98,6 @@ def _record(draw: random.Random, unit: str, words: Sequence[str]) -> bytes:
 
 def _turns(question: str, answer: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-
-
-def shared_memory(process: psutil.Process) -> int:
-    """Sum of the proportional set sizes of a process and its children, in bytes."""
-    total = 0
-    try:
-        everyone = [process, *process.children(recursive=True)]
-    except psutil.Error:
-        return 0
-    for one in everyone:
-        try:
-            text = Path(f"/proc/{one.pid}/smaps_rollup").read_text()
-        except OSError:
-            continue  # it ended meanwhile
-        total += sum(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:"))
-    return total
 
 
 def measured(command: Sequence[str], cwd: Path, cores: int = 0) -> dict[str, float]:

@@ -29,6 +29,10 @@ import orjson
 import psutil
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from benchmarks._memory import shared_memory  # noqa: E402
+
 SHARD = 256
 REJECTED = 5  # one in so many
 LIMITS = {"seconds": 60, "megabytes": 500}  # for a million records on two cores
@@ -129,18 +133,6 @@ def bare_loop(workspace: Path) -> tuple[int, int, float, float]:
                 orjson.loads(line)
                 lines += 1
     return lines, size, time.perf_counter() - begun, time.process_time() - spent
-
-
-def shared_memory(process: psutil.Popen | psutil.Process) -> int:
-    """Sum of the proportional set sizes of a process and its children, in bytes."""
-    total = 0
-    for one in [process, *process.children(recursive=True)]:
-        try:
-            text = Path(f"/proc/{one.pid}/smaps_rollup").read_text()
-        except OSError:
-            continue  # it ended meanwhile
-        total += sum(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:"))
-    return total
 
 
 def measured(workspace: Path) -> tuple[Row, float, float, int]:

@@ -33,6 +33,7 @@ from foundation.parse import installed
 from foundation.records import Contract
 from foundation.tables import MixSettings, TrainSettings
 from trainer import tensorfile
+from trainer.paths import sync_path
 from trainer.shape import ModelConfig
 
 if TYPE_CHECKING:
@@ -135,11 +136,11 @@ def save(
             pin(manifest, fresh / MANIFEST)
             files[MANIFEST] = _sha256_once(fresh / MANIFEST)
         _write_state(fresh / STATE, state.model_copy(update={"files": files, "digest": ""}))
-        _sync(fresh)
+        sync_path(fresh)
         target = folder / folder_name(state.step)
         _discard(target)  # a damaged one of this very step
         fresh.rename(target)
-        _sync(folder)
+        sync_path(folder)
     except OSError as error:
         raise Failure(
             f"the checkpoint of step {state.step} could not be written: {error.strerror or error}",
@@ -242,7 +243,7 @@ def pin(manifest: Path, target: Path) -> None:
         raise Failure("the manifest of this run's data is gone", where=str(manifest), mend=mend) from error
     except OSError:  # another file system, or one without hard links
         shutil.copyfile(manifest, fresh)
-        _sync(fresh)
+        sync_path(fresh)
     os.replace(fresh, target)
     fresh.unlink(missing_ok=True)  # still there if both were one file already
 
@@ -384,11 +385,3 @@ def _sweep(folder: Path) -> None:
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

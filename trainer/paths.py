@@ -92,7 +92,7 @@ def new_folder(target: Path) -> Iterator[Path]:
         if target.is_dir() and not target.is_symlink():  # a copy of a workspace may have turned the link into a folder
             target.rename(fresh.with_name(f"{fresh.name}.old"))
         os.replace(link, target)
-        _sync_one(target.parent)
+        sync_path(target.parent)
     finally:
         _sweep(target)
 
@@ -117,11 +117,12 @@ def _sweep(target: Path) -> None:
 def _sync(folder: Path) -> None:
     for here, _, names in os.walk(folder):
         for name in names:
-            _sync_one(Path(here, name))
-        _sync_one(Path(here))
+            sync_path(Path(here, name))
+        sync_path(Path(here))
 
 
-def _sync_one(path: Path) -> None:
+def sync_path(path: Path) -> None:
+    """Make what a file or a folder holds outlast a power loss."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

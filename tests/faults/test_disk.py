@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import resource
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from foundation.workspace import Workspace
 from queue_workers.redis_server import redis_connection
 from tests.faults.conftest import Recovery, clear
 from tests.faults.test_kills import RUN, WORK
+from tests.support import disk
 from tests.support.asked import TYPE, Asked, asked_teacher
 from tests.support.faults import (
     assert_all_is_there,
@@ -41,17 +41,8 @@ def asked() -> Iterator[Asked]:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 24 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)], capture_output=True, text=True
-    )
-    if done.returncode:
-        pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.strip()}")
-    try:
+    with disk.small_disk(tmp_path, 24) as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def fill(folder: Path, leave: int = 0) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
-import subprocess
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from foundation.workspace import FILE, Workspace
 from tests.faults.conftest import Recovery
 from tests.faults.test_disk import MB, fill
 from tests.faults.test_trainer_kills import RICH, Case, assert_unbroken, finish, make_case, start, step_of, wait_until
+from tests.support.disk import small_disk
 from tests.trainer.small_run import packed_workspace
 from trainer import checkpoint
 from trainer.checkpoint import MODEL
@@ -22,17 +23,8 @@ from trainer.checkpoint import MODEL
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
     """A workspace on a file system of 400 MB: room for a dozen checkpoints of the smallest preset."""
-    folder = tmp_path_factory.mktemp("small") / "disk"
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=400m", "tmpfs", str(folder)], capture_output=True, text=True
-    )
-    if done.returncode:
-        pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.strip()}")
-    try:
+    with small_disk(tmp_path_factory.mktemp("small"), 400) as folder:
         yield make_case(folder / "w", 10, {**RICH, "physical_batch": 4})
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def settings(case: Case, **values: object) -> Case:
@@ -79,14 +71,17 @@ def test_a_full_disk_between_checkpoints(case: Case) -> None:
     folder = case.run("lines")
     process = start(rare.workspace, "lines")
     wait_until(lambda: step_of(folder) >= 5, process)
-    ballast = fill(case.workspace.root)
+    process.send_signal(signal.SIGSTOP)  # it would go on to another checkpoint while the disk is being filled
+    kept, ballast = whole(folder), fill(case.workspace.root)
+    assert kept
+    process.send_signal(signal.SIGCONT)
     for _ in range(2):
         _, err = process.communicate(timeout=120)
         assert process.returncode == 1, err
         assert "No space left on device" in err
         assert "make room" in err
         assert "Traceback" not in err
-        assert whole(folder) == ["step-000004"]
+        assert whole(folder) == kept
         process = start(rare.workspace, "lines")
     process.kill()
     process.communicate()

@@ -142,7 +142,7 @@ def _dry_run(planned: Plan, device: Device, as_json: bool) -> None:
         "contexts": planned.epochs.contexts,
         "steps": planned.steps,
         "records_per_context": round(planned.records_per_context, 2),
-        "examples_per_step": round(planned.records_per_step, 1),
+        "records_per_step": round(planned.records_per_step, 1),
         "tokens_per_epoch": planned.epoch_tokens,
         "device": setup.device.type,
         "precision": setup.precision,

@@ -113,7 +113,7 @@ def checked_label(label: str) -> str:
         return f"not-good: {reason}"
     raise UsageError(
         f"not a label: {label!r}",
-        where="--label" if label else "the label",
+        where="the label",
         mend="one of: good, collapsed, 'not-good: REASON' (in quotes: what is wrong with it, in your words)",
     )
 

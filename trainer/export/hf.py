@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from trainer import checkpoint
 from trainer.chatml import CHAT_TEMPLATE, ENDOFTEXT, IM_END, special_id
 from trainer.export.layouts import hf_config, tied
 from trainer.export.tensors import hf_tensors
+from trainer.paths import sync_path
 from trainer.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -64,13 +64,13 @@ def whole_folder(target: Path) -> Iterator[Path]:
     try:
         yield fresh
         for path in (*fresh.iterdir(), fresh):
-            _sync(path)
+            sync_path(path)
         try:
             fresh.rename(target)
         except OSError as error:
             refuse_taken(target)  # someone made it meanwhile
             raise error
-        _sync(target.parent)
+        sync_path(target.parent)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
@@ -200,11 +200,3 @@ def _check_room(folder: Path, needed: int) -> None:
 
 def _write_json(path: Path, document: dict[str, Any]) -> None:
     path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
