@@ -242,6 +242,8 @@ class EvalItem(Contract):
     snippet: str
     question: str
     reference: str
+    siblings: tuple[str, ...] = ()
+    """Answers of other records on the same snippet: what a judge's canaries draw on. No grader is shown them."""
 
 
 class Answer(Contract):
@@ -265,6 +267,8 @@ class Verdict(Contract):
     explanation: str = ""
     grader: str
     fingerprint: str
+    votes: tuple[Literal["PASS", "FAIL", "UNSCORED"], ...] = ()
+    """Where it was judged more than once, for the flip rate: what was said each time, `verdict` first."""
 
 
 class ChatRequest(Contract):

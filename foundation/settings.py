@@ -20,6 +20,7 @@ from foundation.tables import (
     CorpusSettings,
     JudgeSettings,
     MixSettings,
+    OrchestrateSettings,
     PlanSettings,
     QueueSettings,
     SplitSettings,
@@ -47,6 +48,7 @@ class Settings(BaseSettings):
     plan: PlanSettings = PlanSettings()
     train: TrainSettings = TrainSettings()
     mix: MixSettings = MixSettings()
+    orchestrate: OrchestrateSettings = OrchestrateSettings()
     judge: JudgeSettings = JudgeSettings()
 
     @classmethod

@@ -194,7 +194,6 @@ class TrainSettings(Table):
     keep: int = Field(default=2, ge=1, description="Newest checkpoints that are kept, besides the best.")
     evaluate_every: int = Field(default=100, ge=1, description="Steps between losses on the held-out splits.")
     tensorboard: bool = Field(default=False, description="Write figures for TensorBoard too (extra: tensorboard).")
-    rounds: int = Field(default=2, ge=1, description="Rounds of train, answer, judge in `trainer run --orchestrate`.")
 
     @field_validator("share", mode="before")
     @classmethod
@@ -239,11 +238,30 @@ class MixSettings(Table):
     )
 
 
+class OrchestrateSettings(Table):
+    """`trainer run --orchestrate`. 0 and "" leave a thing out."""
+
+    rounds: int = Field(default=2, ge=1, description="Rounds of train, answer, judge.")
+    judge_every: int = Field(default=0, ge=0, description="Steps in a round; 0: as many as make `rounds` equal ones.")
+    judge_device: str = Field(
+        default="",
+        pattern=r"^(|cpu|cuda:\d+)$",
+        description='Where the judge runs beside the training: "cpu", or another GPU ("cuda:1"); empty: in turn with it.',
+    )
+    give_up_after: int = Field(
+        default=0, ge=0, description="Judgings in a row that fail before training stops; 0: it never does for that."
+    )
+    flat_rounds: int = Field(
+        default=0, ge=0, description="Rounds in a row without a higher pass rate after which training stops; 0: never."
+    )
+
+
 class JudgeSettings(Table):
     backend: Literal["rules", "vllm", "openai"] = Field(
         default="rules", description="Who grades; rules: normalised fact containment, no LLM."
     )
     model: str = Field(default="Qwen/Qwen3-4B", description="vllm, openai: the grader's model.")
+    revision: str = Field(default="", description="vllm: revision of the model; empty: the hub's main.")
     base_url: str = Field(default="", description="openai: URL of the server, ending in /v1.")
     api_key: SecretStr = Field(
         default=SecretStr(""), description="openai: the key. Better set as FACTORY_JUDGE__API_KEY."
@@ -253,4 +271,10 @@ class JudgeSettings(Table):
     context: int = Field(default=8192, ge=256, description="vllm: longest prompt plus answer, in tokens.")
     start_timeout: float = Field(default=900.0, gt=0, description="vllm: seconds the server may take to load.")
     args: list[str] = Field(default_factory=list, description="vllm: more arguments for its server, as a list.")
-    answers: int = Field(default=200, ge=1, description="Held-out questions a split contributes, at most.")
+    answers: int = Field(default=200, ge=1, description="Questions a split contributes, at most.")
+    canaries: int = Field(
+        default=24,
+        ge=8,
+        le=1000,
+        description="Answers of known worth that every run judges too, of each kind, at most.",
+    )

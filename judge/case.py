@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from foundation.facts import FIGURES, Fact, Kind, Read, core, facts_of, known_names, read, same, same_kind
 from judge import choices
-from judge.facts import FIGURES, Fact, Kind, Read, core, facts_of, known_names, read, same, same_kind
 
 if TYPE_CHECKING:
     from foundation.records import EvalItem

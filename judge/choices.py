@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from judge.facts import Fact, Read, facts_of, holds, plain, read, same
+from foundation.facts import Fact, Read, facts_of, holds, plain, read, same
 
 _LINE = re.compile(r"^\s*\(?([A-F])[).:]\s+(.+?)\s*$", re.MULTILINE)
 _LABEL = re.compile(

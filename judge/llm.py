@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from foundation.console import say
@@ -36,6 +37,7 @@ class LlmGrader(abc.ABC):
     """One model behind an OpenAI-compatible URL. Subclasses say how it comes to be there."""
 
     backend = ""
+    floors: Mapping[str, float] = MappingProxyType({})
 
     def __init__(self, settings: JudgeSettings) -> None:
         self.settings = settings

@@ -5,7 +5,7 @@ Guarantees: this is the whole surface between a run and its graders. Cost: none.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -24,7 +24,10 @@ class Outcome:
 
 
 class Grader(Protocol):
-    """`name` stands in every verdict; `about` tells people what it is; `identity` is of all that can change its word."""
+    """`name` stands in every verdict; `about` tells people what it is; `identity` is of all that can change its word.
+
+    `floors`: the kinds of canary that it says it can judge, each with the share it must judge rightly to be believed.
+    """
 
     @property
     def name(self) -> str: ...
@@ -32,6 +35,8 @@ class Grader(Protocol):
     def about(self) -> str: ...
     @property
     def identity(self) -> str: ...
+    @property
+    def floors(self) -> Mapping[str, float]: ...
 
     def ready(self) -> AbstractContextManager[None]:
         """Whatever must run while it grades. Entered only if there is something to grade."""

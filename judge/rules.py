@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from foundation import words
+from foundation.facts import FIGURES, Fact, Read, Token, facts_of, holds, same
 from foundation.ids import stable_id
-from judge import choices, words
+from judge import choices
 from judge.case import SHARE, SHORT, Case, anywhere
-from judge.facts import FIGURES, Fact, Read, Token, facts_of, holds, same
 from judge.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -263,14 +265,13 @@ class RulesGrader:
 
     name = "rules"
     about = "normalised fact containment, not a language model"
+    floors: Mapping[str, float] = MappingProxyType({})
 
     @cached_property
     def identity(self) -> str:
-        here = Path(__file__).parent
-        return stable_id(
-            "rules",
-            *((here / f"{name}.py").read_text("utf-8") for name in ("case", "choices", "facts", "rules", "words")),
-        )
+        root = Path(__file__).resolve().parent.parent
+        names = ("foundation/facts", "foundation/words", "judge/case", "judge/choices", "judge/rules")
+        return stable_id("rules", *((root / f"{name}.py").read_text("utf-8") for name in names))
 
     def ready(self) -> AbstractContextManager[None]:
         return nullcontext()

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import hashlib
 import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,58 +26,12 @@ from foundation.ids import stable_id
 from foundation.records import Answer, Contract, Verdict
 from foundation.store import LocalStore
 from judge import stats
+from judge.files import Files, read_answers
 from judge.outcome import Grader, Outcome
 from judge.precheck import precheck
 
 SYNC_ROWS, SYNC_SECONDS = 32, 5.0
 SHUFFLE_SEED = 1
-
-
-@dataclass(frozen=True)
-class Files:
-    """What a run writes, all named after `out`. `shuffled`: verdicts on answers to other questions, the baseline."""
-
-    out: Path
-
-    @property
-    def shuffled(self) -> Path:
-        return self.out.with_name(f"{self.out.name}.shuffled.jsonl")
-
-    @property
-    def summary(self) -> Path:
-        return self.out.with_name(f"{self.out.name}.summary.json")
-
-    @property
-    def partial(self) -> Path:
-        return self.out.with_name(f"{self.out.name}.partial")
-
-
-def read_answers(path: Path) -> tuple[list[Answer], str]:
-    """The answers of a JSONL file and its SHA-256. Raises `UsageError` that names file, line and field."""
-    try:
-        data = path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise UsageError(
-            "there is no such file of answers", where=str(path), mend="make one with `trainer answer --out FILE`"
-        ) from error
-    answers = [_answer(line, f"{path}:{number}") for number, line in enumerate(data.splitlines(), 1) if line.strip()]
-    if not answers:
-        raise UsageError(
-            "the file holds no answer", where=str(path), mend="is the split empty? `trainer answer` says so"
-        )
-    return answers, hashlib.sha256(data).hexdigest()
-
-
-def _answer(line: bytes, where: str) -> Answer:
-    try:
-        return Answer.model_validate_json(line)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        what = f"field {field}: {first['msg']}" if field else first["msg"]
-        raise UsageError(
-            f"this line is no answer: {what}", where=where, mend="write the file again with `trainer answer`"
-        ) from error
 
 
 def judge(path: Path, out: Path, grader: Grader, *, baseline: bool = True) -> dict[str, Any]:
@@ -167,7 +120,9 @@ def _figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
 
 def _fingerprint(grader: Grader, answer: Answer) -> str:
     """Of all that can change a verdict: the grader, the whole item, the answer's text."""
-    return stable_id("verdict", grader.name, grader.identity, answer.item.model_dump_json(), answer.text)
+    return stable_id(
+        "verdict", grader.name, grader.identity, answer.item.model_dump_json(exclude={"siblings"}), answer.text
+    )
 
 
 def _verdict(grader: Grader, answer: Answer, outcome: Outcome, fingerprint: str) -> Verdict:

@@ -15,12 +15,12 @@ def main() -> NoReturn:
     # busy neighbour on the machine makes training fifteen times slower. A short spin costs nothing when it is quiet.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     try:
-        from trainer.commands import answer, export, pack, params, run, shuffle, tokenizer, watch
+        from trainer.commands import answer, eval, export, pack, params, run, shuffle, tokenizer, watch
     except KeyboardInterrupt:  # Ctrl-C before there is a command
         sys.exit(130)
 
     app = new_app("From committed records to a small model: shuffle, tokenizer, pack, run, answer, chat.")
-    for module in (shuffle, tokenizer, pack, params, run, watch, answer, export):
+    for module in (shuffle, tokenizer, pack, params, run, watch, answer, eval, export):
         module.register(app)
     run_app(app)
 

@@ -87,8 +87,10 @@ class Metric(Contract):
 class RoundPoint(Contract):
     """The judge's word on a held-out split after a round. Shares of 1; `baseline` is of shuffled answers.
 
-    All figures are None where nothing was scored; `error` says why a round could not be judged. `seconds` is wall time
-    by stage: `train` (the round's), `answer`, `judge`.
+    All figures are None where nothing was scored; `error` says why a round could not be judged, `problems` why its judging
+    is not to be believed. `corrected` is the pass rate corrected for the errors that the judge made on its canaries.
+    `seconds` is wall time of the round's stages, `train`, `answer` and `judge`, the same for each of its splits;
+    `gpu_seconds` is how long of it their processes held the GPU.
     """
 
     round: int
@@ -100,10 +102,20 @@ class RoundPoint(Contract):
     baseline: float | None = None
     baseline_low: float | None = None
     baseline_high: float | None = None
+    corrected: float | None = None
+    corrected_low: float | None = None
+    corrected_high: float | None = None
     unscored: int | None = None
     stop_rate: float | None = None
     seconds: dict[str, float] = Field(default_factory=dict)
+    gpu_seconds: dict[str, float] = Field(default_factory=dict)
+    problems: tuple[str, ...] = ()
     error: str = ""
+
+    @property
+    def believed(self) -> bool:
+        """Whether there is a pass rate, and nothing speaks against it."""
+        return self.pass_rate is not None and not self.problems and not self.error
 
 
 def write_run_info(folder: Path, info: RunInfo) -> None:
@@ -126,6 +138,12 @@ def read_metrics(folder: Path) -> list[Metric]:
 def read_rounds(folder: Path) -> list[RoundPoint]:
     """The judgings of a run, in order; empty if there was none."""
     return _read(folder / ROUNDS, RoundPoint)
+
+
+def best_judged(points: Iterable[RoundPoint]) -> RoundPoint | None:
+    """The judging with the highest pass rate on held-out phrasings that is believed; the earliest of equals."""
+    found = [point for point in points if point.split == "phrasing" and point.believed]
+    return max(found, key=lambda point: (point.pass_rate or 0.0, -point.step), default=None)
 
 
 def rewind_metrics(folder: Path, step: int) -> None:

@@ -132,7 +132,7 @@ class _Line:
             raise UsageError(
                 f"run {self.run} was begun with {found.rounds} rounds, and is to have {rounds} now",
                 where=str(path),
-                mend="set train.rounds back, name another run with --run, or begin this one anew with --fresh",
+                mend="set orchestrate.rounds back, name another run with --run, or begin this one anew with --fresh",
             )
         self.state = found
 

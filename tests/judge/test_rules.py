@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
+from foundation.facts import facts_of, read, same
 from foundation.records import Answer
-from judge.facts import facts_of, read, same
 from judge.outcome import Outcome
 from judge.precheck import looping, precheck
 from judge.rules import RulesGrader, grade

@@ -11,15 +11,17 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from foundation.errors import Failure, UsageError
 from foundation.records import Answer, Verdict
+from judge.files import Files, read_answers
 from judge.outcome import Outcome
 from judge.rules import RulesGrader
-from judge.run import Files, judge, read_answers, shuffle
+from judge.run import judge, shuffle
 from tests.judge.cases import CASES, make_answer, make_item
 from tests.support.commands import REPOSITORY, run, run_json
 from tests.support.fault_server import FaultServer, fault_server, reply
@@ -75,7 +77,7 @@ class Counting(RulesGrader):
 class Silent:
     """A grader that never says anything that can be read."""
 
-    name, about, identity = "silent", "a grader that cannot", "silent-1"
+    name, about, identity, floors = "silent", "a grader that cannot", "silent-1", MappingProxyType[str, float]({})
 
     def ready(self) -> AbstractContextManager[None]:
         return nullcontext()

@@ -24,7 +24,9 @@ pytestmark = pytest.mark.timeout(600)
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace that is ready for `trainer run`: few steps, one round."""
     folder = tmp_path_factory.mktemp("packed") / "w"
-    packed_workspace(folder, 2, epochs=1.0, rounds=1)
+    packed_workspace(folder, 2, epochs=1.0)
+    with open(folder / "factory.toml", "a", encoding="utf-8") as file:
+        file.write("\n[orchestrate]\nrounds = 1\n")
     with open(folder / "factory.toml", "a", encoding="utf-8") as file:
         file.write("\n[judge]\nanswers = 2\n")
     return folder

@@ -26,14 +26,14 @@ from trainer.stages import MARK
 
 pytestmark = pytest.mark.timeout(600)
 
-JUDGE = "\n[judge]\nanswers = 3\n"
+JUDGE = "\n[orchestrate]\nrounds = 2\n\n[judge]\nanswers = 3\n"
 
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with packs, to be copied; eight steps in all."""
     folder = tmp_path_factory.mktemp("packed") / "w"
-    packed_workspace(folder, 2, epochs=1.0, evaluate_every=4, checkpoint_every=2, rounds=2)
+    packed_workspace(folder, 2, epochs=1.0, evaluate_every=4, checkpoint_every=2)
     return folder
 
 

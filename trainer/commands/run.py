@@ -41,7 +41,9 @@ def run_command(
         "", "--leave-vram", metavar="SIZE", help="GPU memory that auto leaves free; default: train.leave_vram, 1G."
     ),
     orchestrated: bool = typer.Option(
-        False, "--orchestrate", help="Train, answer and judge in turn: train.rounds rounds, a process group a stage."
+        False,
+        "--orchestrate",
+        help="Train, answer and judge in turn: orchestrate.rounds rounds, a process group a stage.",
     ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be trained, and train nothing."),
     device: Device = DEVICE,
@@ -58,7 +60,7 @@ def run_command(
     workspace = Workspace.find()
     if orchestrated:
         _excluded(dry_run, "--dry-run", "leave one of them out")
-        _excluded(until_step is not None, "--until-step", "leave it out: the rounds (train.rounds) cut the run")
+        _excluded(until_step is not None, "--until-step", "leave it out: the rounds (orchestrate.rounds) cut the run")
         passed_on = [*(["--batch", batch] if batch else []), *(["--leave-vram", leave_vram] if leave_vram else [])]
         _orchestrate(workspace, run, passed_on, fresh, device, as_json)
         return
@@ -161,7 +163,7 @@ def _orchestrate(
 ) -> None:
     from trainer.orchestrate import orchestrate
 
-    rounds = workspace.settings.train.rounds
+    rounds = workspace.settings.orchestrate.rounds
     summary = orchestrate(workspace, run=run, rounds=rounds, device=device, fresh=fresh, passed_on=passed_on)
     if as_json:
         emit_json(summary)

@@ -1,4 +1,4 @@
-"""Text to words and facts, in one normal form: what the rules grader compares.
+"""Text to words and facts, in one normal form: what an answer is compared by.
 
 Guarantees: deterministic; case, accents, punctuation, articles, the writing of numbers ("3.8 million", "twenty-five",
 "44th", "II") and of months and dates do not matter. Cost: about 40 µs for a sentence. Misses: synonyms, spelling
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from judge import words
+from foundation import words
 
 Kind = Literal["year", "month", "day", "number", "name", "word", "function"]
 FIGURES = frozenset({"year", "month", "day", "number"})

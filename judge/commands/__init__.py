@@ -1,0 +1,1 @@
+"""The commands of `judge`, a module each: `register(app)` adds them, and imports nothing heavy."""

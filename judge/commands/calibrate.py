@@ -1,0 +1,9 @@
+"""`judge label` and `judge calibrate`."""
+
+from __future__ import annotations
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""

@@ -1,0 +1,98 @@
+"""The files of a judging: answers in, verdicts and a summary out.
+
+Guarantees: a file that is not what it should be is refused by name, line and field. Cost: about 15 µs a line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from foundation.errors import UsageError
+from foundation.records import Answer, Contract, Verdict
+
+Row = TypeVar("Row", bound=Contract)
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a run writes, all named after `out`. `shuffled`: verdicts on answers to other questions, the baseline.
+    `canaries`: answers of known worth, with their verdicts."""
+
+    out: Path
+
+    @property
+    def shuffled(self) -> Path:
+        return self.out.with_name(f"{self.out.name}.shuffled.jsonl")
+
+    @property
+    def canaries(self) -> Path:
+        return self.out.with_name(f"{self.out.name}.canaries.jsonl")
+
+    @property
+    def summary(self) -> Path:
+        return self.out.with_name(f"{self.out.name}.summary.json")
+
+    @property
+    def partial(self) -> Path:
+        return self.out.with_name(f"{self.out.name}.partial")
+
+
+def read_answers(path: Path) -> tuple[list[Answer], str]:
+    """The answers of a JSONL file and its SHA-256. Raises `UsageError` that names file, line and field."""
+    data = _content(path, "answers", "make one with `trainer answer --out FILE`")
+    answers = _rows(data, path, Answer, "answer", "write the file again with `trainer answer`")
+    if not answers:
+        raise UsageError(
+            "the file holds no answer", where=str(path), mend="is the split empty? `trainer answer` says so"
+        )
+    return answers, hashlib.sha256(data).hexdigest()
+
+
+def read_verdicts(path: Path) -> list[Verdict]:
+    """The verdicts of a JSONL file. Raises `UsageError` that names file, line and field."""
+    data = _content(path, "verdicts", "make one with `judge run --out FILE`")
+    return _rows(data, path, Verdict, "verdict", "write the file again with `judge run`")
+
+
+def read_summary(out: Path) -> dict[str, Any]:
+    """The summary beside the verdicts `out`. Raises `UsageError` if there is none that can be read."""
+    path = Files(out).summary
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            "these verdicts have no summary beside them",
+            where=str(path),
+            mend="run `judge run` again: it ends with one",
+        ) from error
+    if not isinstance(found, dict):
+        raise UsageError("this is no summary of a judging", where=str(path), mend="run `judge run` again")
+    return found
+
+
+def _content(path: Path, what: str, mend: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise UsageError(f"there is no such file of {what}", where=str(path), mend=mend) from error
+
+
+def _rows(data: bytes, path: Path, kind: type[Row], what: str, mend: str) -> list[Row]:
+    rows = []
+    for number, line in enumerate(data.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(kind.model_validate_json(line))
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            said = f"field {field}: {first['msg']}" if field else first["msg"]
+            raise UsageError(f"this line is no {what}: {said}", where=f"{path}:{number}", mend=mend) from error
+    return rows
