@@ -176,6 +176,13 @@ NEVER = {
     r"LocalEntryNotFoundError|cannot find the requested files in the (local|disk) cache|offline mode is enabled": (
         "the model is not on this machine, and the hub is out of reach: download it first, or name its folder in {table}.model"
     ),
+    r"cannot find any model weights": "the folder of {table}.model holds no weights (*.safetensors): copy or download them",
+    r"SafetensorError|not a valid JSON file|JSONDecodeError": (
+        "a file of {table}.model is damaged, as by a download that broke off: copy or download it again"
+    ),
+    r"can't load tokenizer|couldn't instantiate the backend tokenizer": (
+        "the folder of {table}.model holds no tokenizer (tokenizer.json, tokenizer_config.json): copy it beside the weights"
+    ),
     r"greater than the derived max_model_len": "lower {table}.context: the model has fewer positions",
     r"model architectures? .*not supported": "take another model for {table}.model: this vLLM cannot run it",
     r"error: (unrecognized arguments|argument )": "mend {table}.args: `vllm serve --help` lists them",

@@ -221,7 +221,7 @@ _ALSO_WORDS = frozenset({"may", "march", "august", "mar", "jan", "sept", "dec", 
 def _deny(source: Read) -> list[Token]:
     """Mark what a negator governs in its clause: the names and figures right behind it, and its first two plain words.
 
-    "Not Ryti" denies Ryti; "did not attack Ryti in 1941" denies the attack, not Ryti, and not the year.
+    "Not Ryti" and "not B) Ryti" deny Ryti; "did not attack Ryti in 1941" denies the attack, not Ryti, and not the year.
     """
     tokens = source.tokens
     made = list(tokens)
@@ -231,15 +231,17 @@ def _deny(source: Read) -> list[Token]:
         left, before = 2, negator
         for behind in range(at + 1, len(tokens)):
             token = tokens[behind]
-            plain_word = token.kind == "word" and not token.capital
-            if left == 0 or token.form == "but" or _CLAUSE_END.search(source.gap(behind)):
+            particle = token.form in words.PARTICLES and before.capital  # "not Wilhelm von Leeb" denies all of it
+            plain_word = token.kind == "word" and not token.capital and not particle
+            lettered = len(before.raw) == 1 and before.raw.isupper() and source.gap(behind).strip() in (")", ".", ":")
+            if left == 0 or token.form == "but" or (_CLAUSE_END.search(source.gap(behind)) and not lettered):
                 break
             if plain_word and before.capital and negator.form not in words.NEGATORS:
                 break  # "rather than Talvela destroyed it": the verb is not denied
             if plain_word or (left == 2 and token.kind != "function"):
                 made[behind] = replace(token, denied=True)
             left -= plain_word
-            before = token
+            before = before if particle else token
     return made
 
 

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from foundation.console import say
 from foundation.errors import Failure
@@ -191,36 +191,76 @@ def running(group: ProcessGroup, patience: float = 20.0) -> Iterator[ProcessGrou
         group.end(patience)
 
 
-def gpu_memory_used() -> list[int] | None:
-    """Bytes in use on each NVIDIA GPU that this process may use, by NVML; None where there is none."""
-    return list(_memory().values()) or None
+class Occupant(NamedTuple):
+    """A process at work on a GPU: NVML's number of the GPU, the pid, what it is called, and the bytes that it holds there."""
+
+    gpu: int
+    pid: int
+    name: str
+    bytes: int
 
 
-def visible_gpus() -> list[int]:
+def gpu_memory_used(visible: str | None = None) -> list[int] | None:
+    """Bytes in use on each NVIDIA GPU that this process may use, by NVML; None where there is none.
+
+    `visible`, here and below: which GPUs to look at, a `CUDA_VISIBLE_DEVICES` in place of the environment's.
+    """
+    return list(_memory(visible).values()) or None
+
+
+def visible_gpus(visible: str | None = None) -> list[int]:
     """NVML's numbers of the GPUs that this process may use (`CUDA_VISIBLE_DEVICES`), the first one first."""
-    return list(_memory())
+    return list(_memory(visible))
 
 
-def gpu_processes(among: Collection[int]) -> set[int]:
+def gpu_processes(among: Collection[int], visible: str | None = None) -> set[int]:
     """Which of these pids NVML names as at work on the GPUs that this process may use.
 
     Empty where NVML cannot tell: no GPU, a slice of one (MIG), or pids that are another namespace's, as in a container.
     """
-    return {pid for pids in _each_gpu(_processes).values() for pid in pids}.intersection(among)
+    return {process.pid for process in gpu_occupants(visible)}.intersection(among)
 
 
-def _memory() -> dict[int, int]:
-    return _each_gpu(lambda nvml, handle: int(nvml.nvmlDeviceGetMemoryInfo(handle).used))
+def gpu_occupants(visible: str | None = None) -> list[Occupant]:
+    """The processes at work on the GPUs that this process may use, whosever they are; by GPU, who holds most first.
+
+    Empty where NVML cannot tell (as in `gpu_processes`). A desktop's own are not among them: those that compute are. Bytes
+    are 0 where NVML names the process alone. In a container a pid may be of another namespace, and the name then another
+    process': they are there to tell a person, not to act on.
+    """
+    found = _each_gpu(_processes, visible)
+    return [
+        Occupant(gpu, pid, name, held)
+        for gpu, processes in found.items()
+        for pid, name, held in sorted(processes, key=lambda process: (-process[2], process[0]))
+    ]
 
 
-def _processes(nvml: Any, handle: Any) -> set[int]:
+def _memory(visible: str | None) -> dict[int, int]:
+    return _each_gpu(lambda nvml, handle: int(nvml.nvmlDeviceGetMemoryInfo(handle).used), visible)
+
+
+def _processes(nvml: Any, handle: Any) -> list[tuple[int, str, int]]:
+    """Pid, name and bytes of each process that computes on one GPU."""
     try:
-        return {int(process.pid) for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle)}
+        found = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
     except nvml.NVMLError:  # not supported, or not permitted
-        return set()
+        return []
+    return [(int(process.pid), _name(nvml, int(process.pid)), int(process.usedGpuMemory or 0)) for process in found]
 
 
-def _each_gpu(ask: Callable[[Any, Any], T]) -> dict[int, T]:
+def _name(nvml: Any, pid: int) -> str:
+    """What a process calls itself: its first argument, which says more than the 15 characters that the kernel keeps."""
+    with contextlib.suppress(OSError):
+        argument = Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0].decode("utf-8", "replace").strip()
+        if argument:
+            return argument
+    with contextlib.suppress(nvml.NVMLError):
+        return str(nvml.nvmlSystemGetProcessName(pid)) or "unknown"
+    return "unknown"
+
+
+def _each_gpu(ask: Callable[[Any, Any], T], visible: str | None) -> dict[int, T]:
     """The answer of each GPU that this process may use, by its number; nothing where there is none."""
     try:
         import pynvml
@@ -230,9 +270,8 @@ def _each_gpu(ask: Callable[[Any, Any], T]) -> dict[int, T]:
         return {}
     try:
         handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        chosen = choose_gpus(
-            os.environ.get("CUDA_VISIBLE_DEVICES"), [str(pynvml.nvmlDeviceGetUUID(handle)) for handle in handles]
-        )
+        setting = os.environ.get("CUDA_VISIBLE_DEVICES") if visible is None else visible
+        chosen = choose_gpus(setting, [str(pynvml.nvmlDeviceGetUUID(handle)) for handle in handles])
         return {index: ask(pynvml, handles[index]) for index in chosen}
     finally:
         pynvml.nvmlShutdown()
@@ -265,6 +304,7 @@ def await_gpu_memory(
     *,
     slack: int = 256 * 2**20,
     seconds: float = 30.0,
+    visible: str | None = None,
 ) -> None:
     """Wait until the processes `ours`, as `gpu_processes` named them, have left the GPUs; raises `Failure`.
 
@@ -273,17 +313,23 @@ def await_gpu_memory(
     """
     until = time.monotonic() + seconds
     while baseline is not None:
-        used = gpu_memory_used()
-        left = gpu_processes(ours)
-        if used is None or (ours and not left):
+        used = _memory(visible)
+        left = gpu_processes(ours, visible)
+        if not used or (ours and not left):
             return
-        if not ours and all(now <= then + slack for now, then in zip(used, baseline, strict=False)):
+        if not ours and all(now <= then + slack for now, then in zip(used.values(), baseline, strict=False)):
             return
         if time.monotonic() >= until:
-            held = ", ".join(f"GPU {index}: {now / 2**30:.1f} GiB" for index, now in enumerate(used))
-            if left:
-                held += f", by pids {', '.join(map(str, sorted(left)))}"
             raise Failure(
-                "GPU memory was not given back", where=held, mend="see `nvidia-smi` for the process that holds it"
+                "GPU memory was not given back",
+                where=_held(used, [one for one in gpu_occupants(visible) if not ours or one.pid in left]),
+                mend="see `nvidia-smi` for the process that holds it",
             )
         time.sleep(0.2)
+
+
+def _held(used: Mapping[int, int], by: Sequence[Occupant]) -> str:
+    """For a message: the memory in use on each GPU, and who is at work there."""
+    told = ", ".join(f"GPU {gpu}: {size / 2**30:.1f} GiB" for gpu, size in used.items())
+    names = {one.pid: one.name for one in by}
+    return told + "".join(f", pid {pid} ({name})" for pid, name in sorted(names.items()))

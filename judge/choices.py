@@ -63,7 +63,7 @@ def without_label(text: str) -> str:
 
 def find(question: str, reference: Read, known: frozenset[str], label: str) -> Options | None:
     """The options of `question`; None if it has none, or if `reference` (labelled `label`) chooses none of them."""
-    texts, labels = _texts(question)
+    texts, labels = texts_of(question)
     if not texts:
         return None
     options = [read(text) for text in texts]
@@ -75,7 +75,7 @@ def find(question: str, reference: Read, known: frozenset[str], label: str) -> O
     return replace(found, right=min(stated, key=lambda at: found.position(reference, at))) if stated else None
 
 
-def _texts(question: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def texts_of(question: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The options' texts, and their letters where they have some."""
     lines = _LINE.findall(question)
     if len(lines) >= 2:
@@ -104,4 +104,4 @@ def _marks(option: Read, others: Sequence[Read], known: frozenset[str]) -> tuple
 
 def offered(question: str, word: str) -> bool:
     """Whether `word` is part of an option of `question`."""
-    return any(word.lower() in text.lower() for text in _texts(question)[0])
+    return any(word.lower() in text.lower() for text in texts_of(question)[0])

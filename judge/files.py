@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from foundation.console import plain
 from foundation.errors import UsageError
-from foundation.records import Answer, Contract, Verdict
+from foundation.records import Answer, Contract, EvalItem, Verdict
 
 Row = TypeVar("Row", bound=Contract)
 
@@ -39,18 +41,23 @@ class Files:
         return self.out.with_name(f"{self.out.name}.summary.json")
 
     @property
-    def partial(self) -> Path:
-        return self.out.with_name(f"{self.out.name}.partial")
+    def lock(self) -> Path:
+        """There only while a judge writes the others."""
+        return self.out.with_name(f"{self.out.name}.lock")
 
 
 def read_answers(path: Path) -> tuple[list[Answer], str]:
-    """The answers of a JSONL file and its SHA-256. Raises `UsageError` that names file, line and field."""
+    """The answers of a JSONL file and its SHA-256. Raises `UsageError` that names file, line and field.
+
+    A row may stand twice, and one question may have several answers; two questions under one id are refused.
+    """
     data = _content(path, "answers", "make one with `trainer answer --out FILE`")
     answers = _rows(data, path, Answer, "answer", "write the file again with `trainer answer`")
     if not answers:
         raise UsageError(
             "the file holds no answer", where=str(path), mend="is the split empty? `trainer answer` says so"
         )
+    _check_items(answers, path)
     return answers, hashlib.sha256(data).hexdigest()
 
 
@@ -81,6 +88,24 @@ def _content(path: Path, what: str, mend: str) -> bytes:
         return path.read_bytes()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise UsageError(f"there is no such file of {what}", where=str(path), mend=mend) from error
+
+
+def _check_items(answers: Sequence[Answer], path: Path) -> None:
+    """What is known of a question by its id must be one thing: votes, canaries and reports go by it."""
+    first: dict[str, EvalItem] = {}
+    for answer in answers:
+        item = answer.item
+        known = first.setdefault(item.id, item)
+        if known is item or known == item:
+            continue
+        fields = (name for name in EvalItem.model_fields if name != "siblings")
+        other = next((name for name in fields if getattr(known, name) != getattr(item, name)), "")
+        if other:
+            raise UsageError(
+                f"the item {plain(item.id)} stands here twice with two values of {other}",
+                where=str(path),
+                mend="these are answers of two states of the data: write them again with `trainer answer`",
+            )
 
 
 def _rows(data: bytes, path: Path, kind: type[Row], what: str, mend: str) -> list[Row]:

@@ -42,6 +42,9 @@ class Grader(Protocol):
         """Whatever must run while it grades. Entered only if there is something to grade."""
         ...
 
-    def grade(self, answers: Sequence[Answer]) -> AsyncIterator[tuple[int, Outcome]]:
-        """One outcome for each answer, with its index, in the order they are ready."""
+    def grade(self, requests: Sequence[tuple[Answer, int]]) -> AsyncIterator[tuple[int, Outcome]]:
+        """One outcome for each request, with its index, in the order they are ready.
+
+        A request is an answer and the number of the vote, from 0: a grader that draws lots draws others for each vote.
+        """
         ...

@@ -39,6 +39,10 @@ SENTENCE, ABOUT = 8, 0.5
 _DENIES = re.compile(
     r"^\W*no\b(?=\s*(?:[.,;:!-]|$))|\b(?:false|incorrect|untrue|wrong|(?:not|n't) (?:true|correct|right))\b"
 )
+# The whole answer denied by its opening words; with something behind it, it may put right what it denies.
+_ALL_DENIED = re.compile(
+    r"^\W*(?:it|that) (?:is|was)(?: not|n't) (?:true|correct|right|so|the case)\b(?! only)[^;.]*(?:\.\d[^;.]*)*\W*$"
+)
 _AFFIRMS = re.compile(r"^\W*yes\b|\b(?:true|correct)\b")
 
 
@@ -184,6 +188,8 @@ def _denied(case: Case) -> str:
     """A plain word of the reference, or of the question, that the answer denies and they do not."""
     if case.stance:
         return ""
+    if _ALL_DENIED.match(case.answer.text.lower()) and not _ALL_DENIED.match(case.reference.text.lower()):
+        return "all of it"
     given = [
         token for token in (*case.reference.tokens, *case.question.tokens) if token.kind == "word" and not token.capital
     ]
@@ -260,12 +266,32 @@ def _told(found: Sequence[str], missing: Sequence[str]) -> str:
     return "; ".join(parts)
 
 
+FLOORS: Mapping[str, float] = MappingProxyType(
+    {
+        "reference": 0.9,
+        "sibling": 0.7,
+        "other-row": 0.9,
+        "wrong-number": 0.8,
+        "wrong-name": 0.8,
+        "negation": 0.75,
+        "colon": 0.99,
+        "opener": 0.99,
+        "injection": 0.9,
+    }
+)
+
+
 class RulesGrader:
-    """The embedded grader. Its identity is the text of its own rules, so a mended rule is a new grader."""
+    """The embedded grader. Its identity is the text of its own rules, so a mended rule is a new grader.
+
+    It declares every kind of canary: of 7,000 made from rule-made records of 60 prompt types it judges all rightly but one
+    "without a ____" and one wrong name behind a premise put right. The floors leave slack for freer wording, which costs it
+    right answers (`sibling`) before wrong ones: it cannot tell a paraphrase, and no canary tests that.
+    """
 
     name = "rules"
     about = "normalised fact containment, not a language model"
-    floors: Mapping[str, float] = MappingProxyType({})
+    floors: Mapping[str, float] = FLOORS
 
     @cached_property
     def identity(self) -> str:
@@ -276,6 +302,6 @@ class RulesGrader:
     def ready(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    async def grade(self, answers: Sequence[Answer]) -> AsyncIterator[tuple[int, Outcome]]:
-        for index, answer in enumerate(answers):
+    async def grade(self, requests: Sequence[tuple[Answer, int]]) -> AsyncIterator[tuple[int, Outcome]]:
+        for index, (answer, _) in enumerate(requests):  # the same words get the same verdict, whichever vote it is
             yield index, grade(answer.item, answer.text)

@@ -1,128 +1,182 @@
 """One run of the judge: answers in, verdicts and a summary out.
 
-Guarantees: verdicts stand in the order of the answers, one each; all three files are put in place whole, the summary
-last; a killed run goes on from its `.partial` file, a finished one is not paid for twice; an unscored answer counts
-neither as right nor as wrong. Cost: one fsync every 32 verdicts.
+Guarantees: verdicts stand in the order of the answers, one each; all files are put in place whole, the summary last; every
+verdict a grader gives is kept in the workspace's cache at once, so a killed run goes on where it was and a finished one is
+not paid for twice, nor is an answer that came before, nor the next round's canaries. What the engine failed to say is asked
+for again. All that a run asks goes to the grader as one stream, with one start of its engine: the answers, two more votes
+on a tenth of them, other questions' answers (the baseline), and the canaries.
+Cost: around the grader 0.2 ms of CPU for each thing judged, of which there are two and a half to an answer; half of it
+goes into the canaries (0.13 s a run, however many answers) and the rules that come before the grader.
+Misses: an answer that a rule settles is not judged again for the flip rate: it cannot flip.
 """
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import os
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any
 
 from foundation.console import progress
 from foundation.errors import Failure, UsageError
-from foundation.ids import stable_id
+from foundation.ids import keyed_fraction, stable_id
 from foundation.records import Answer, Contract, Verdict
 from foundation.store import LocalStore
-from judge import stats
+from judge import canaries, stats
+from judge.cache import Cache, known, open_cache
 from judge.files import Files, read_answers
 from judge.outcome import Grader, Outcome
 from judge.precheck import precheck
+from judge.summary import summarise
 
-SYNC_ROWS, SYNC_SECONDS = 32, 5.0
+if TYPE_CHECKING:
+    from foundation.workspace import Workspace
+
 SHUFFLE_SEED = 1
+VOTES = 3
+REPEATED = 0.1  # share of the answers that are judged `VOTES` times
+ENGINE = "engine"  # the reason of what was never judged: not kept, so asked for again
 
 
-def judge(path: Path, out: Path, grader: Grader, *, baseline: bool = True) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Plan:
+    """All that a run judges. Verdicts go by fingerprint: equal ones are made once.
+
+    `prints`: the fingerprints of each part, row by row; of `votes`, those of the second and third only.
+    `ruled`: what needs no grader. `requests`: the rest, those on one question side by side, as a prefix cache likes them.
+    """
+
+    grader: Grader
+    answers: list[Answer]
+    sha: str
+    shuffled: list[Answer]
+    canaries: list[canaries.Canary]
+    prints: dict[str, list[str]] = field(default_factory=dict)
+    repeats: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    ruled: dict[str, Verdict] = field(default_factory=dict)
+    requests: dict[str, tuple[Answer, int]] = field(default_factory=dict)
+
+    def count(self, kept: dict[str, Verdict]) -> dict[str, dict[str, int]]:
+        """Of each part: its rows, and how many of them are settled by a rule, kept, and to be asked. Doubles count once."""
+        seen: set[str] = set()
+        found = {}
+        for part, prints in self.prints.items():
+            fresh = set(prints) - seen
+            seen |= fresh
+            ruled = sum(name in self.ruled for name in fresh)
+            cached = sum(name in kept for name in fresh)
+            found[part] = {"rows": len(prints), "ruled": ruled, "kept": cached, "ask": len(fresh) - ruled - cached}
+        return found
+
+
+def judge(path: Path, out: Path, grader: Grader, workspace: Workspace, *, baseline: bool = True) -> dict[str, Any]:
     """Judge the answers of `path`, write `out` and its fellows, and return the summary.
 
-    Raises `UsageError` for a bad file, `Failure` if another judge writes the same file or the grader cannot be had.
+    Raises `UsageError` for a bad file, `Failure` if another judge writes the same file, or if the grader, the cache or
+    the disk cannot be had.
     """
-    answers, sha = read_answers(path)
-    if out.resolve() == path.resolve():
-        raise UsageError("--out names the file of answers", where=str(out), mend="name another file")
-    files, began = Files(out), time.perf_counter()
+    began = time.perf_counter()
+    plan, files = make_plan(path, out, grader, workspace, baseline=baseline), Files(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    shuffled = shuffle(answers) if baseline else []
-    with _locked(files.partial) as partial:
-        known = _known(files)
-        fresh = _settle([*answers, *shuffled], grader, known, partial)
-        verdicts = [known[_fingerprint(grader, answer)] for answer in answers]
-        others = [known[_fingerprint(grader, answer)] for answer in shuffled]
+    with _locked(files.lock):
+        with open_cache(workspace.train) as cache:
+            kept = cache.find(plan.requests)
+            found = {**plan.ruled, **kept}
+            fresh = _settle(plan, found, cache)
+        verdicts = [_with_votes(plan, found, name) for name in plan.prints["answers"]]
+        others = [found[name] for name in plan.prints["baseline"]]
+        judged = [
+            canaries.Judged(kind=one.kind, expected=one.expected, answer=one.answer, verdict=found[name])
+            for one, name in zip(plan.canaries, plan.prints["canaries"], strict=True)
+        ]
+        lost = [row.verdict for row in judged if row.verdict.reason == ENGINE]
         summary = {
-            **summarise(answers, verdicts, others),
+            **summarise(plan.answers, verdicts, others, canaries.assess(judged, grader.floors), lost),
             "grader": {"name": grader.name, "about": grader.about},
             "fingerprint": grader.identity,
-            "answers": {"file": str(path), "sha256": sha, "rows": len(answers)},
+            "answers": {"file": str(path), "sha256": plan.sha, "rows": len(plan.answers)},
             "graded": fresh,
-            "reused": len({verdict.fingerprint for verdict in [*verdicts, *others]}) - fresh,
+            "reused": len(kept),
             "seconds": round(time.perf_counter() - began, 2),
         }
-        _finish(files, verdicts, others, summary)
+        _finish(files, verdicts, others, judged, summary)
     return summary
 
 
+def preview(path: Path, out: Path, grader: Grader, workspace: Workspace, *, baseline: bool = True) -> dict[str, Any]:
+    """What `judge` would do: `parts` as `Plan.count` has them, and `ask`, their sum. Nothing is started or written."""
+    plan = make_plan(path, out, grader, workspace, baseline=baseline)
+    parts = plan.count(known(workspace.train, plan.requests))
+    return {"dry_run": True, "grader": grader.name, "parts": parts, "ask": sum(part["ask"] for part in parts.values())}
+
+
+def make_plan(path: Path, out: Path, grader: Grader, workspace: Workspace, *, baseline: bool) -> Plan:
+    """Read the answers and make what is judged beside them. Raises `UsageError` for a bad file."""
+    answers, sha = read_answers(path)
+    files = Files(out)
+    if path.resolve() in {file.resolve() for file in (out, files.shuffled, files.canaries, files.summary, files.lock)}:
+        raise UsageError("--out names the file of answers", where=str(out), mend="name another file")
+    if out.is_dir():
+        raise UsageError("--out names a folder", where=str(out), mend="name a file in it")
+    shuffled = shuffle(answers) if baseline else []
+    made = canaries.make(answers, workspace.settings.judge.canaries)
+    plan = Plan(grader, answers, sha, shuffled, made)
+    _fill(plan)
+    return plan
+
+
+def _fill(plan: Plan) -> None:
+    """Name all that is judged, and let the rules settle what they can."""
+    grader, items = plan.grader, dict[int, str]()
+    asked: list[tuple[str, Answer, int]] = []
+
+    def name_of(answer: Answer, vote: int = 0) -> str:
+        """The fingerprint, of all that can change a verdict: the grader, the item, the text, the vote."""
+        item = items.get(id(answer.item))
+        if item is None:
+            item = items[id(answer.item)] = stable_id(answer.item.model_dump_json(exclude={"siblings"}))
+        name = stable_id("verdict", grader.name, grader.identity, item, answer.text, vote)
+        if name not in plan.ruled and name not in plan.requests:
+            outcome = None if vote else precheck(answer)  # what a rule settles has one vote
+            if outcome:
+                plan.ruled[name] = _verdict(grader, answer, outcome, name)
+            else:
+                plan.requests[name] = (answer, vote)
+                asked.append((name, answer, vote))
+        return name
+
+    prints = plan.prints
+    prints["answers"] = [name_of(answer) for answer in plan.answers]
+    for answer, name in zip(plan.answers, prints["answers"], strict=True):
+        if name in plan.requests and keyed_fraction("judge/votes", answer.item.id) < REPEATED:
+            plan.repeats[name] = tuple(name_of(answer, vote) for vote in range(1, VOTES))
+    prints["votes"] = [name for names in plan.repeats.values() for name in names]
+    prints["baseline"] = [name_of(answer) for answer in plan.shuffled]
+    prints["canaries"] = [name_of(one.answer) for one in plan.canaries]
+    rank = {answer.item.id: row for row, answer in reversed(list(enumerate(plan.answers)))}
+    asked.sort(key=lambda entry: rank.get(entry[1].item.id, len(rank)))
+    plan.requests.clear()
+    plan.requests.update({name: (answer, vote) for name, answer, vote in asked})
+
+
 def shuffle(answers: Sequence[Answer]) -> list[Answer]:
-    """Each question with the answer to another one, of another article and the same prompt type wherever that can be."""
+    """Each question with the answer to another one: of another article, the same split and prompt type, where that can be."""
     partners = stats.derangement(
-        [answer.item.article_id for answer in answers], [answer.item.prompt_type for answer in answers], SHUFFLE_SEED
+        [answer.item.article_id for answer in answers],
+        [f"{answer.item.split} {answer.item.prompt_type}" for answer in answers],
+        SHUFFLE_SEED,
     )
     if partners is None:
         return []
     return [
         answers[other].model_copy(update={"item": answer.item}) for answer, other in zip(answers, partners, strict=True)
     ]
-
-
-def summarise(answers: Sequence[Answer], verdicts: Sequence[Verdict], shuffled: Sequence[Verdict]) -> dict[str, Any]:
-    """Counts, pass rates with their intervals, and the same for the shuffled answers. Unscored ones are left out."""
-    real, other = _rate(verdicts), _rate(shuffled)
-    gap = stats.difference(real, other)
-    families = sorted({answer.item.family for answer in answers})
-    splits = sorted({answer.item.split for answer in answers})
-
-    def of(field: str, value: str) -> dict[str, Any]:
-        chosen = [getattr(answer.item, field) == value for answer in answers]
-        rows = [verdict for verdict, take in zip(verdicts, chosen, strict=True) if take]
-        mixed = [verdict for verdict, take in zip(shuffled, chosen, strict=True) if take] if shuffled else []
-        return {**_figures(rows), "baseline": _figures(mixed) if shuffled else None}
-
-    return {
-        "v": 1,
-        **_figures(verdicts),
-        "baseline": _figures(shuffled) if shuffled else None,
-        "above_baseline": asdict(gap) if gap else None,
-        "clearly_above_baseline": stats.clearly_above(real, other),
-        "by_family": {family: of("family", family) for family in families},
-        "by_split": {split: of("split", split) for split in splits},
-        "stop_rate": round(sum(answer.stopped == "end" for answer in answers) / len(answers), 6),
-        "checkpoints": sorted({answer.checkpoint for answer in answers}),
-    }
-
-
-def _rate(verdicts: Sequence[Verdict]) -> stats.Rate:
-    passed = sum(verdict.verdict == "PASS" for verdict in verdicts)
-    return stats.rate(passed, passed + sum(verdict.verdict == "FAIL" for verdict in verdicts))
-
-
-def _figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    counts = Counter(verdict.verdict for verdict in verdicts)
-    return {
-        "counts": {name: counts[name] for name in ("PASS", "FAIL", "UNSCORED")},
-        **stats.as_json(_rate(verdicts)),
-        "reasons": {
-            name: dict(Counter(verdict.reason for verdict in verdicts if verdict.verdict == name).most_common())
-            for name in ("FAIL", "UNSCORED")
-        },
-    }
-
-
-def _fingerprint(grader: Grader, answer: Answer) -> str:
-    """Of all that can change a verdict: the grader, the whole item, the answer's text."""
-    return stable_id(
-        "verdict", grader.name, grader.identity, answer.item.model_dump_json(exclude={"siblings"}), answer.text
-    )
 
 
 def _verdict(grader: Grader, answer: Answer, outcome: Outcome, fingerprint: str) -> Verdict:
@@ -136,98 +190,80 @@ def _verdict(grader: Grader, answer: Answer, outcome: Outcome, fingerprint: str)
     )
 
 
-def _settle(answers: Sequence[Answer], grader: Grader, known: dict[str, Verdict], partial: _Partial) -> int:
-    """Fill `known` with a verdict on every answer; returns how many had to be made."""
-    waiting = {fingerprint: answer for answer in answers if (fingerprint := _fingerprint(grader, answer)) not in known}
-    made = len(waiting)
-    with progress("judge", made) as bar:
+def _with_votes(plan: Plan, found: dict[str, Verdict], name: str) -> Verdict:
+    """The verdict that counts, which is the first, with what the others said."""
+    verdict, more = found[name], plan.repeats.get(name)
+    if not more:
+        return verdict
+    return verdict.model_copy(update={"votes": tuple(found[one].verdict for one in (name, *more))})
 
-        def keep(fingerprint: str, outcome: Outcome) -> None:
-            known[fingerprint] = _verdict(grader, waiting[fingerprint], outcome, fingerprint)
-            partial.write(known[fingerprint])
+
+def _settle(plan: Plan, found: dict[str, Verdict], cache: Cache) -> int:
+    """Ask the grader for every verdict that `found` lacks; returns how many those were."""
+    grader = plan.grader
+    left = {name: request for name, request in plan.requests.items() if name not in found}
+    names, requests = list(left), list(left.values())
+
+    async def grade() -> None:
+        async for at, outcome in grader.grade(requests):
+            name = names[at]
+            found[name] = _verdict(grader, requests[at][0], outcome, name)
+            if outcome.reason != ENGINE:
+                cache.put(found[name])
             bar.advance()
 
-        for fingerprint, answer in waiting.items():
-            outcome = precheck(answer)
-            if outcome:
-                keep(fingerprint, outcome)
-        left = {fingerprint: answer for fingerprint, answer in waiting.items() if fingerprint not in known}
+    with progress("judge", len(left)) as bar:
         if left:
-            names = list(left)
             with grader.ready():
-                asyncio.run(_grade(grader, list(left.values()), lambda at, outcome: keep(names[at], outcome)))
-    return made
-
-
-async def _grade(grader: Grader, answers: Sequence[Answer], keep: Any) -> None:
-    async for at, outcome in grader.grade(answers):
-        keep(at, outcome)
-
-
-class _Partial:
-    """Verdicts as they are made, one a line; what a killed run leaves for the next one."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.file = open(path, "ab")  # noqa: SIM115  # it stays open as long as its lock is held
-        self.rows, self.synced = 0, time.monotonic()
-
-    def write(self, verdict: Verdict) -> None:
-        self.file.write(verdict.model_dump_json().encode() + b"\n")
-        self.file.flush()  # a killed process loses none; a killed machine at most what was not synced
-        self.rows += 1
-        if self.rows >= SYNC_ROWS or time.monotonic() - self.synced > SYNC_SECONDS:
-            self.sync()
-
-    def sync(self) -> None:
-        os.fsync(self.file.fileno())
-        self.rows, self.synced = 0, time.monotonic()
+                asyncio.run(grade())
+    return len(left)
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[_Partial]:
-    """The partial file, held by this process alone."""
-    partial = _Partial(path)
-    try:
-        fcntl.flock(partial.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if partial.file.tell() and not path.read_bytes().endswith(b"\n"):
-            partial.file.write(b"\n")  # the writer before this one was killed inside a line: close it off
-        yield partial
-        partial.sync()
-    except BlockingIOError as error:
-        raise Failure("another judge writes the same file", where=str(path), mend="wait for it, or end it") from error
-    finally:
-        partial.file.close()
-
-
-def _known(files: Files) -> dict[str, Verdict]:
-    """Verdicts that stand already, by fingerprint. Those the engine failed to give are asked for again."""
-    known: dict[str, Verdict] = {}
-    for path in (files.out, files.shuffled, files.partial):
-        lines = path.read_bytes().splitlines() if path.exists() else []
-        for line in lines:
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the output for this process. What a killed one left is taken over; afterwards the file is gone."""
+    while True:
+        with open(path, "a+", encoding="utf-8") as file:
             try:
-                verdict = Verdict.model_validate_json(line)
-            except ValidationError:
-                continue  # a torn line, or a file that is not ours: it will be judged again
-            if verdict.reason != "engine":
-                known[verdict.fingerprint] = verdict
-    return known
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                holder = file.read().strip() or "its pid is not known"
+                raise Failure(
+                    f"another judge writes the same file ({holder})",
+                    where=str(path.with_suffix("")),
+                    mend="wait for it, or end it",
+                ) from error
+            if os.fstat(file.fileno()).st_nlink == 0:
+                continue  # whoever held it has removed it just now
+            try:
+                file.truncate(0)
+                file.write(f"pid {os.getpid()}")
+                file.flush()
+                yield
+            finally:
+                path.unlink(missing_ok=True)  # while it is held: nobody can hold another file of that name yet
+            return
 
 
-def _finish(files: Files, verdicts: Sequence[Verdict], others: Sequence[Verdict], summary: Mapping[str, Any]) -> None:
+def _finish(
+    files: Files,
+    verdicts: Sequence[Verdict],
+    others: Sequence[Verdict],
+    judged: Sequence[canaries.Judged],
+    summary: dict[str, Any],
+) -> None:
     """Put all files in place, the summary last: where it is whole, so is the rest."""
-    import json
-
     store = LocalStore(files.out.parent)
     files.summary.unlink(missing_ok=True)
-    if others:
-        store.put(files.shuffled.name, _jsonl(others))
-    else:
-        files.shuffled.unlink(missing_ok=True)
+    parts: tuple[tuple[Path, Sequence[Contract]], ...] = ((files.shuffled, others), (files.canaries, judged))
+    for path, rows in parts:
+        if rows:
+            store.put(path.name, _jsonl(rows))
+        else:
+            path.unlink(missing_ok=True)
     store.put(files.out.name, _jsonl(verdicts))
     store.put(files.summary.name, (json.dumps(summary, ensure_ascii=False, indent=1) + "\n").encode())
-    files.partial.unlink(missing_ok=True)
 
 
 def _jsonl(rows: Sequence[Contract]) -> bytes:

@@ -23,6 +23,7 @@ from trainer import checkpoint
 from trainer.chatml import IM_END, encode_prompt, special_id
 from trainer.checkpoint import TrainState
 from trainer.generate import Choose, generate, greedy
+from trainer.metrics import ROUNDS, best_judged, read_rounds
 from trainer.model import Model
 from trainer.paths import TrainPaths, run_folder
 from trainer.setup import choose_precision
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from foundation.workspace import Workspace
 
 ROWS = 64  # questions answered side by side
-BEST = "best"  # what stands for the best checkpoint where a folder may be named
+BEST, BEST_JUDGED = "best", "best-judged"  # what stands for the best checkpoint where a folder may be named
 
 Turns = Sequence[tuple["Role", str]]
 
@@ -80,16 +81,19 @@ class Student:
 
 
 def find_checkpoint(workspace: Workspace, run: str, named: Path | None = None) -> tuple[Path, TrainState]:
-    """The newest whole checkpoint of `run`; `best`: the one with the lowest loss on `phrasing`; else the one in that folder.
+    """The newest whole checkpoint of `run`, or the one in the folder `named`.
 
-    Raises `UsageError` if there is none, `Failure` if the one named is damaged.
+    `best`: the one with the lowest loss on `phrasing`; `best-judged`: the one with the highest pass rate on it that is
+    believed. Raises `UsageError` if there is none, `Failure` if the one meant is damaged.
     """
+    if named is not None and str(named) == BEST_JUDGED:
+        return _best_judged(run_folder(workspace, run), run)
     if named is not None and str(named) != BEST:
         if not named.is_dir():
             raise UsageError(
                 "there is no such checkpoint",
                 where=str(named),
-                mend=f"name a folder step-NNNNNN of a run, or `{BEST}`",
+                mend=f"name a folder step-NNNNNN of a run, `{BEST}` or `{BEST_JUDGED}`",
             )
         return named, checkpoint.read_state(named)
     folder = run_folder(workspace, run) / "checkpoints"
@@ -103,6 +107,28 @@ def find_checkpoint(workspace: Workspace, run: str, named: Path | None = None) -
             mend="leave --checkpoint out for the newest, or name one's folder",
         )
     raise UsageError(f"run {run} has no checkpoint", where=str(workspace.root), mend="train it with `trainer run`")
+
+
+def _best_judged(folder: Path, run: str) -> tuple[Path, TrainState]:
+    points = read_rounds(folder)
+    best = best_judged(points)
+    if best is None:
+        doubted = any(point.split == "phrasing" and point.pass_rate is not None for point in points)
+        raise UsageError(
+            f"no judging of run {run} on held-out phrasings is to be believed, so none of its checkpoints is the best judged"
+            if doubted
+            else f"no checkpoint of run {run} was judged on held-out phrasings",
+            where=str(folder / ROUNDS),
+            mend="judge it with `trainer run --orchestrate`, or take `best`, the one with the lowest loss",
+        )
+    path = folder / "checkpoints" / checkpoint.folder_name(best.step)
+    if not path.is_dir():
+        raise UsageError(
+            f"the checkpoint that was judged best, of step {best.step:,}, is gone: made room for newer ones",
+            where=str(path),
+            mend="name another one with --checkpoint; raise train.keep to keep more of them",
+        )
+    return path, checkpoint.read_state(path)
 
 
 def tokenizer_of(workspace: Workspace, path: Path, state: TrainState) -> Path:
@@ -122,33 +148,47 @@ def tokenizer_of(workspace: Workspace, path: Path, state: TrainState) -> Path:
     )
 
 
-def load_student(workspace: Workspace, run: str, device: torch.device, path: Path | None = None) -> Student:
+def load_student(
+    workspace: Workspace, run: str, device: torch.device, path: Path | None = None, *, exact: bool = False
+) -> Student:
     """The model of the checkpoint that `find_checkpoint` finds; in bfloat16 on a GPU that has it, else in float32.
 
-    Raises `UsageError` if there is none or its tokenizer is lost, `Failure` if the one named is damaged.
+    `exact`: in float32 everywhere, as it was trained; `fast` makes it what it would have been. Raises `UsageError` if there
+    is none or its tokenizer is lost, `Failure` if the one named is damaged.
     """
     found, state = find_checkpoint(workspace, run, path)
     tokenizer = load_tokenizer(tokenizer_of(workspace, found, state))
     model = Model(state.model)
     checkpoint.load_weights(found, model)
+    model = model.to(device).eval()
+    return Student(f"{state.run}/{found.name}", state.step, model if exact else fast(model, device), tokenizer)
+
+
+def fast(model: Model, device: torch.device) -> Model:
+    """The model itself, its weights now in what answers are made with on `device`."""
     exact = device.type == "cpu" or choose_precision(device) == "float32"
-    model = model.to(device, torch.float32 if exact else torch.bfloat16).eval()
-    return Student(f"{state.run}/{found.name}", state.step, model, tokenizer)
+    return model.to(torch.float32 if exact else torch.bfloat16)
 
 
 def answer_items(student: Student, items: list[EvalItem], limit: int) -> list[Answer]:
     """Greedy answers of at most `limit` tokens, in the order of `items`. A question too long for the model gets none."""
-    prompts = [student.prompt(item.question) for item in items]
-    written: list[list[int]] = [[] for _ in items]
-    by_length = sorted(range(len(items)), key=lambda number: len(prompts[number]))
-    with progress("answered", len(items)) as bar:
-        for start in range(0, len(items), ROWS):
+    written = answer_tokens(student, [item.question for item in items], limit)
+    return [_answer(student, item, tokens) for item, tokens in zip(items, written, strict=True)]
+
+
+def answer_tokens(student: Student, questions: Sequence[str], limit: int) -> list[list[int]]:
+    """The tokens of greedy answers, the one that ends an answer with them."""
+    prompts = [student.prompt(question) for question in questions]
+    written: list[list[int]] = [[] for _ in prompts]
+    by_length = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
+    with progress("answered", len(prompts)) as bar:
+        for start in range(0, len(prompts), ROWS):
             numbers = by_length[start : start + ROWS]
             chosen = [prompts[number] for number in numbers]
             for row, token in generate(student.model, chosen, limit=limit, stop=student.stop):
                 written[numbers[row]].append(token)
             bar.advance(len(numbers))
-    return [_answer(student, item, tokens) for item, tokens in zip(items, written, strict=True)]
+    return written
 
 
 def _answer(student: Student, item: EvalItem, tokens: list[int]) -> Answer:

@@ -33,14 +33,13 @@ from foundation.parse import installed
 from foundation.records import Contract
 from foundation.tables import MixSettings, TrainSettings
 from trainer import tensorfile
-from trainer.paths import sync_path
+from trainer.paths import KEEP, sync_path
 from trainer.shape import ModelConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MODEL, OPTIMIZER, MANIFEST, STATE = "model.safetensors", "optimizer.safetensors", "manifest.json", "state.json"
-KEEP = "keep"  # a checkpoint with a file of this name in it is never removed to make room
 PREFIX, TEMPORARY = "step-", ".tmp-"
 VERSION = 2
 MEND = "use the checkpoint before it, or train again"
@@ -246,14 +245,6 @@ def pin(manifest: Path, target: Path) -> None:
         sync_path(fresh)
     os.replace(fresh, target)
     fresh.unlink(missing_ok=True)  # still there if both were one file already
-
-
-def mark(path: Path, *, kept: bool = True) -> None:
-    """Have a checkpoint kept for good, or no longer."""
-    if kept:
-        (path / KEEP).touch()
-    else:
-        (path / KEEP).unlink(missing_ok=True)
 
 
 def forget_after(folder: Path, step: int) -> None:

@@ -19,7 +19,7 @@ def main() -> NoReturn:
     except KeyboardInterrupt:  # Ctrl-C before there is a command
         sys.exit(130)
 
-    app = new_app("From committed records to a small model: shuffle, tokenizer, pack, run, answer, chat.")
+    app = new_app("From committed records to a small model: shuffle, tokenizer, pack, run, answer, eval, chat.")
     for module in (shuffle, tokenizer, pack, params, run, watch, answer, eval, export):
         module.register(app)
     run_app(app)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from foundation.workspace import Workspace
 
 SPLITS: tuple[Split, ...] = ("train", "phrasing", "unseen")
+KEEP = "keep"  # a checkpoint with a file of this name in it is never removed to make room
+JUDGED = b"for its judge\n"  # what the orchestrator writes into it; another `keep` is somebody's own
 
 
 @dataclass(frozen=True)
@@ -128,3 +130,13 @@ def sync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def keep_judged(checkpoint: Path, *, kept: bool = True) -> None:
+    """Have a checkpoint kept for its judge, or no longer; a mark of somebody's own stays. One that is gone is no error."""
+    mark = checkpoint / KEEP
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if kept and not mark.exists():
+            mark.write_bytes(JUDGED)
+        elif not kept and mark.read_bytes() == JUDGED:
+            mark.unlink()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from trainer.judgings import Lowest
     from trainer.metrics import RoundPoint, RunInfo
 
 NONE = "–"
@@ -57,12 +58,35 @@ def duration(seconds: float | None) -> str:
 
 
 def judged(point: RoundPoint) -> str:
-    """`61 % (55–67 %)`."""
+    """`61 % (55–67 %)`; `not believed` where something speaks against it, `failed` where there was no judging."""
+    if point.error or point.problems:
+        return "failed" if point.error else "not believed"
     if point.pass_rate is None:
-        return "not judged" if point.error else NONE
-    if point.low is None or point.high is None:
-        return f"{100 * point.pass_rate:.0f} %"
-    return f"{100 * point.pass_rate:.0f} % ({100 * point.low:.0f}–{100 * point.high:.0f} %)"
+        return NONE
+    return within(point.pass_rate, point.low, point.high)
+
+
+def within(rate: float, low: float | None, high: float | None) -> str:
+    """`61 % (55–67 %)`, of shares of 1; without an interval where there is none."""
+    shown = f"{100 * rate:.0f} %"
+    return shown if low is None or high is None else f"{shown} ({100 * low:.0f}–{100 * high:.0f} %)"
+
+
+def points_apart(found: tuple[float, float, float]) -> str:
+    """`12 points (3 to 21)`: a difference of pass rates with its interval, shares of 1."""
+    value, low, high = (round(100 * one) for one in found)
+    return f"{value} points ({low} to {high})"
+
+
+def lowest(best: Lowest) -> str:
+    """`best checkpoint by loss 0.203 at step 1,140`; of a step without a checkpoint the loss alone."""
+    what = "best checkpoint by loss" if best.kept else "lowest loss on held-out phrasing"
+    return f"{what} {best.loss:.3f} at step {best.step:,}"
+
+
+def doubt(point: RoundPoint) -> str:
+    """Why that judging has no figure to believe, in a line; "" if it has one."""
+    return " ".join((point.problems[0] if point.problems else point.error).split())
 
 
 def described(info: RunInfo) -> tuple[str, str]:

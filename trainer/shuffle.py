@@ -191,16 +191,16 @@ def shuffle_meta(paths: TrainPaths) -> ShuffleMeta:
             "nothing is shuffled yet", where=str(paths.shuffled), mend="run `trainer shuffle` first"
         ) from error
     except ValidationError as error:
-        raise _damaged(paths.shuffle_meta) from error
+        raise damaged(paths.shuffle_meta) from error
 
 
 def shuffled_records(paths: TrainPaths, split: Split) -> Iterator[Record]:
     """A split's records in their shuffled order. Raises `UsageError` before the first shuffle, `Failure` if a file is damaged."""
-    for path, line in _lines(paths, split):
+    for path, line in shuffled_lines(paths, split):
         try:
             yield Record.model_validate_json(line)
         except ValidationError as error:
-            raise _damaged(path) from error
+            raise damaged(path) from error
 
 
 class Example(NamedTuple):
@@ -233,7 +233,7 @@ class _Light(msgspec.Struct, gc=False):
 def shuffled_examples(paths: TrainPaths, split: Split) -> Iterator[Example]:
     """As `shuffled_records`, with the little that training needs, in a third of the time (3 µs). Raises the same."""
     decode = msgspec.json.Decoder(_Light).decode
-    for path, line in _lines(paths, split):
+    for path, line in shuffled_lines(paths, split):
         row: _Light | Record
         try:
             row = decode(line)
@@ -241,12 +241,12 @@ def shuffled_examples(paths: TrainPaths, split: Split) -> Iterator[Example]:
             try:
                 row = Record.model_validate_json(line)  # which takes `"supervised": ["1"]` too
             except ValidationError as error:
-                raise _damaged(path) from error
+                raise damaged(path) from error
         messages = tuple([(turn.role, turn.content) for turn in row.messages])
         yield Example(row.id, row.prompt_type, row.family, row.pair_id, messages, row.supervised)
 
 
-def _lines(paths: TrainPaths, split: Split) -> Iterator[tuple[Path, bytes]]:
+def shuffled_lines(paths: TrainPaths, split: Split) -> Iterator[tuple[Path, bytes]]:
     """Each line with the file it stands in. Raises `Failure` if a file is not as long as it was made."""
     meta = shuffle_meta(paths)
     folder = paths.records(split).resolve()  # stay with one generation of the files
@@ -257,7 +257,7 @@ def _lines(paths: TrainPaths, split: Split) -> Iterator[tuple[Path, bytes]]:
         path = folder / file_name(index)
         try:
             if sizes is not None and path.stat().st_size != sizes[index]:
-                raise _damaged(path)
+                raise damaged(path)
             with open(path, "rb") as file:
                 for line in file:
                     yield path, line
@@ -268,10 +268,10 @@ def _lines(paths: TrainPaths, split: Split) -> Iterator[tuple[Path, bytes]]:
                     where=str(paths.shuffled),
                     mend="give the same command again",
                 ) from error
-            raise _damaged(path) from error
+            raise damaged(path) from error
 
 
-def _damaged(path: Path) -> Failure:
+def damaged(path: Path) -> Failure:
     return Failure("the shuffled records are damaged", where=str(path), mend="run `trainer shuffle` again")
 
 

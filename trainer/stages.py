@@ -2,7 +2,8 @@
 
 Guarantees: when `run_stage` returns or raises, no process that the stage started is alive, in its own session or in
 another one (the judge's engine has one), and GPU memory is back where it was; leftovers are named, ended, and an error
-if they cannot be. Cost: under 0.2 s beyond the command itself. Reads /proc, so: Linux.
+if they cannot be. Stages of one `Lane` run one after another; two lanes know nothing of each other.
+Cost: under 0.2 s beyond the command itself (`benchmarks/stage_switch.py`). Reads /proc, so: Linux.
 """
 
 from __future__ import annotations
@@ -20,21 +21,35 @@ from typing import Any
 
 from foundation.console import say
 from foundation.devices import STAGE as MARK
-from foundation.processes import POLL, ProcessGroup, await_gpu_memory, end_marked, gpu_processes, marked, running
+from foundation.processes import (
+    POLL,
+    ProcessGroup,
+    await_gpu_memory,
+    end_marked,
+    gpu_memory_used,
+    gpu_processes,
+    marked,
+    running,
+)
 
 PATIENCE = 60.0  # seconds a stage gets to write its checkpoint, or to end its engine
-GPU_LOOK = 10.0  # seconds between two questions which of its processes are on the GPU
+GPU_LOOK = 5.0  # seconds between two questions which of its processes are on the GPU
+GPU_HELD = 256 * 2**20  # bytes above the baseline from which it counts as held, where NVML names no process
 PACKAGES = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a stage ended. `document`: what it printed with `--json`; empty if it printed none."""
+    """How a stage ended. `document`: what it printed with `--json`; empty if it printed none.
+
+    `gpu_seconds`: how long of it its processes held the GPU, to the 5 s between two looks; None without one.
+    """
 
     code: int
     seconds: float
     document: dict[str, Any]
     log: Path
+    gpu_seconds: float | None = None
 
     @property
     def complaint(self) -> str:
@@ -59,6 +74,10 @@ class Signals:
     received: list[int] = field(default_factory=list)
     file: Path | None = None
 
+    def stop(self) -> None:
+        """Ask as a signal would."""
+        self.received.append(0)
+
     def asked(self) -> bool:
         """Whether to stop; what was seen once stays so, though the stage may take the file away."""
         if not self.received and self.file is not None and self.file.exists():
@@ -80,51 +99,83 @@ class Signals:
                 signal.signal(one, handler)
 
 
-def run_stage(
-    module: str,
-    arguments: Sequence[str],
-    *,
-    name: str,
-    mark: str,
-    folder: Path,
-    log: Path,
-    signals: Signals,
-    gpu: Sequence[int] | None,
-    device: Mapping[str, str],
-) -> Ended:
-    """Run `python -m module arguments` in `folder` to its end; its lines go to `log` and to standard error.
+@dataclass
+class Lane:
+    """Where stages run one after another. `mark` is in the environment of all they start, by which leftovers are found.
 
-    `gpu` is what its memory must come back to, `device` the environment of what runs on the device that is held.
+    `environment` is of what runs on the lane's device. `gpu` is what the memory of its GPUs must come back to, those that
+    `visible` chooses as CUDA_VISIBLE_DEVICES does (None: all of this process's); None where it has none.
+    """
+
+    mark: str
+    folder: Path
+    signals: Signals
+    environment: Mapping[str, str] = field(default_factory=dict)
+    gpu: Sequence[int] | None = None
+    visible: str | None = None
+
+
+def run_stage(lane: Lane, module: str, arguments: Sequence[str], *, name: str, log: Path) -> Ended:
+    """Run `python -m module arguments` in the lane's folder to its end; its lines go to `log` and to standard error.
+
     Raises `Stopped` if that was asked for, `Failure` if the stage or its memory would not go away.
     """
+    signals = lane.signals
     if signals.asked():
         raise Stopped
     environment = {
-        **device,
-        MARK: mark,
-        "FACTORY_WORKSPACE": str(folder),
+        **lane.environment,
+        MARK: lane.mark,
+        "FACTORY_WORKSPACE": str(lane.folder),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(PACKAGES), os.environ.get("PYTHONPATH", "")])),
     }
     log.unlink(missing_ok=True)
     began = time.monotonic()
     # -P: a folder of the workspace that is called like a package must not be taken for it
     argv = [sys.executable, "-P", "-m", module, *arguments]
-    group = ProcessGroup(argv, name=name, log=log, env=environment, cwd=folder)
-    heard, ours, look = _Echo(log), set[int](), began + GPU_LOOK
+    group = ProcessGroup(argv, name=name, log=log, env=environment, cwd=lane.folder)
+    heard, watch = _Echo(log), _GpuWatch(lane)
     with running(group, PATIENCE):
         while group.alive and not signals.asked():
             heard.pass_on()
-            if gpu is not None and time.monotonic() >= look:
-                ours, look = ours | gpu_processes(marked(MARK, mark)), time.monotonic() + GPU_LOOK
+            watch.look()
             time.sleep(POLL)
         if signals.received:
             say(f"ending {name}")
     heard.pass_on()
-    end_leftovers(mark)
-    await_gpu_memory(gpu, ours)
+    end_leftovers(lane.mark)
+    await_gpu_memory(lane.gpu, watch.ours, visible=lane.visible)
     if signals.received:
         raise Stopped
-    return Ended(group.wait(), round(time.monotonic() - began, 2), heard.document, log)
+    seconds = round(time.monotonic() - began, 2)
+    return Ended(group.wait(), seconds, heard.document, log, watch.held)
+
+
+class _GpuWatch:
+    """Which of a stage's processes are on the GPU, and for how long: looked at every few seconds."""
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane, self.ours = lane, set[int]()
+        self.seconds, self.looked = 0.0, time.monotonic()
+
+    @property
+    def held(self) -> float | None:
+        return None if self.lane.gpu is None else round(self.seconds, 1)
+
+    def look(self) -> None:
+        now = time.monotonic()
+        if self.lane.gpu is None or now - self.looked < GPU_LOOK:
+            return
+        found = gpu_processes(marked(MARK, self.lane.mark), visible=self.lane.visible)
+        self.ours |= found
+        if found or (not self.ours and self._grown()):
+            self.seconds += now - self.looked
+        self.looked = now
+
+    def _grown(self) -> bool:
+        """In a container NVML names no pid of ours: then memory tells."""
+        used = gpu_memory_used(visible=self.lane.visible) or []
+        return any(now > then + GPU_HELD for now, then in zip(used, self.lane.gpu or [], strict=False))
 
 
 class _Echo:

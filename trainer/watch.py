@@ -15,8 +15,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from trainer import plot_text as text
-from trainer.metrics import METRICS, RECENT, RUN, History, RoundPoint, RunInfo, read_rounds, read_run_info, time_left
+from trainer.judgings import NAMES, Lowest, apart, best_loss, cost, ended_early
+from trainer.metrics import (
+    METRICS,
+    RECENT,
+    RUN,
+    History,
+    RoundPoint,
+    RunInfo,
+    best_judged,
+    read_rounds,
+    read_run_info,
+    time_left,
+)
 from trainer.paths import run_folder
+from trainer.watch_rounds import best_lines, rounds_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +39,7 @@ if TYPE_CHECKING:
     from foundation.workspace import Workspace
 
 State = Literal["training", "answering or judging", "stopped", "done"]
-NAMES: dict[str, State] = {"train": "training", "orchestrate": "answering or judging"}
+LOCKS: dict[str, State] = {"train": "training", "orchestrate": "answering or judging"}
 FIGURES = ("learning_rate", "weight_decay", "grad_norm", "tokens_per_second", "mfu", "memory", "skipped")
 BLOCKS = " ▁▂▃▄▅▆▇█"
 QUIET = 180.0  # seconds without a line, besides ten steps' time, after which a training run is said to be silent
@@ -37,7 +50,7 @@ class Look:
     """A run at one moment. Shares are of 1, times in seconds, memory in bytes; None where nothing says.
 
     `loss` is the mean over the newest hundredth of the lines, ten at least. `since` is how long ago the last line
-    came, `running` how long its process, `pid`, has lived.
+    came, `running` how long its process, `pid`, has lived. `best_loss` is the lowest loss on held-out phrasing; `ended` says why the run ended before its last step, "" if it did not.
     """
 
     run: str
@@ -57,6 +70,8 @@ class Look:
     checkpoint: str
     losses: list[float]
     rounds: list[RoundPoint]
+    best_loss: Lowest | None
+    ended: str
     info: RunInfo
 
     @property
@@ -67,11 +82,22 @@ class Look:
         return self.state == "training" and quiet > QUIET + 10 * a_step
 
     def document(self) -> dict[str, Any]:
-        """For `--json`: everything but the curve, the figures beside the rest."""
+        """For `--json`: everything but the curve, the figures beside the rest; of the rounds what they say together, too."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        del values["losses"], values["figures"]
-        rounds, info = [point.model_dump() for point in self.rounds], self.info.model_dump()
-        return {**values, **self.figures, "silent": self.silent, "rounds": rounds, "info": info}
+        del values["losses"], values["figures"], values["best_loss"]
+        rounds = [{**point.model_dump(), "believed": point.believed} for point in self.rounds]
+        judged, found = best_judged(self.rounds), apart(self.rounds)
+        return {
+            **values,
+            **self.figures,
+            "silent": self.silent,
+            "rounds": rounds,
+            "best_by_loss": self.best_loss and self.best_loss.document(),
+            "best_by_pass_rate": judged and {"step": judged.step, "round": judged.round, "pass_rate": judged.pass_rate},
+            "trained_less_held_out": found and dict(zip(("value", "low", "high"), found, strict=True)),
+            "stages": cost(self.rounds).document(),
+            "info": self.info.model_dump(),
+        }
 
 
 class Watcher:
@@ -79,7 +105,7 @@ class Watcher:
 
     def __init__(self, workspace: Workspace, run: str) -> None:
         self.run, self.folder = run, run_folder(workspace, run)
-        self._locks = {kind: workspace.root / "run" / f"{kind}-{run}.lock" for kind in NAMES}
+        self._locks = {kind: workspace.root / "run" / f"{kind}-{run}.lock" for kind in LOCKS}
         self._history = History(self.folder)
 
     def look(self) -> Look | None:
@@ -89,9 +115,10 @@ class Watcher:
         info, history = read_run_info(self.folder), self._history
         history.refresh()
         step = int(history.last("step") or 0)
-        holders = ((NAMES[kind], found) for kind, path in self._locks.items() if (found := holder(path)))
+        holders = ((LOCKS[kind], found) for kind, path in self._locks.items() if (found := holder(path)))
         state, (pid, running) = next(holders, (None, (None, None)))
-        ended: State = "done" if step >= info.steps else "stopped"
+        early = ended_early(self.folder)
+        ended: State = "done" if step >= info.steps or early else "stopped"
         return Look(
             run=self.run,
             state=state or ended,
@@ -110,6 +137,8 @@ class Watcher:
             checkpoint=newest_checkpoint(self.folder / "checkpoints"),
             losses=history.curve("loss")[1].tolist(),
             rounds=read_rounds(self.folder),
+            best_loss=best_loss(history, self.folder),
+            ended=early if step < info.steps else "",
             info=info,
         )
 
@@ -172,7 +201,7 @@ def line(look: Look) -> str:
 def _named(look: Look) -> list[str]:
     """Losses and figures there are, each with its name."""
     values, named = look.figures, []
-    for name, loss in (("loss", look.loss), ("phrasings", look.phrasing), ("unseen", look.unseen)):
+    for name, loss in (("loss", look.loss), (NAMES["phrasing"], look.phrasing), (NAMES["unseen"], look.unseen)):
         named += [f"{name} {loss:.3f}"] if loss is not None else []
     for label, shown, name in (
         ("learning rate", text.rate, "learning_rate"),
@@ -189,11 +218,16 @@ def _named(look: Look) -> list[str]:
 
 def ending(look: Look) -> str:
     """What is said of a run that is done."""
-    points = [point for point in look.rounds if point.split == "phrasing" and point.pass_rate is not None]
-    judged = f", judged right {text.judged(points[-1])}" if points else ""
+    points = [point for point in look.rounds if point.split == "phrasing"]
+    newest = points[-1] if points else None
+    believed = next((point for point in reversed(points) if point.believed), None)
+    judged = f", judged right {text.judged(believed)}" if believed else ""
+    if newest is not None and newest is not believed:
+        judged += f"{f' at step {believed.step:,}' if believed else ''}, the newest judging {text.judged(newest)}"
     loss = f", loss {look.loss:.3f}" if look.loss is not None else ""
     where = f"; last checkpoint {look.checkpoint}" if look.checkpoint else ""
-    return f"run {look.run} is done: {look.step:,} steps, {look.tokens:,} tokens{loss}{judged}{where}"
+    early = f"; it ended early: {look.ended}" if look.ended else ""
+    return f"run {look.run} is done: {look.step:,} steps, {look.tokens:,} tokens{loss}{judged}{where}{early}"
 
 
 def picture(look: Look, width: int, height: int) -> RenderableType:
@@ -211,9 +245,12 @@ def picture(look: Look, width: int, height: int) -> RenderableType:
     length = max(10, min(50, width - 45))
     done = length * min(look.step, look.steps) // max(1, look.steps)
     bar = Text.assemble("━" * done, ("─" * (length - done), "dim"), f"  {look.step:,} of {look.steps:,} steps{left}")
-    shown = look.rounds[-max(4, height // 6) :]
-    rounds = _rounds(shown)
-    room = height - 8 - -(-len(cells) // columns) - (len(shown) + 2 if rounds else 0)
+    below = [*([f"ended early: {look.ended}"] if look.ended else []), *best_lines(look.rounds, look.best_loss, width)]
+    rounds, taken = rounds_table(look.rounds, width, max(4, height // 6)) if look.rounds else (None, 0)
+    room = height - 8 - -(-len(cells) // columns) - taken
+    while below and room - len(below) < 5:  # the curve goes first
+        below.pop()
+    room -= len(below) + 1 if below else 0
     parts: list[RenderableType] = [
         Text.assemble((f"run {look.run}", "bold"), f"  {_state(look)}"),
         *(Text(one, style="dim", overflow="ellipsis", no_wrap=True) for one in text.described(look.info)),
@@ -224,7 +261,11 @@ def picture(look: Look, width: int, height: int) -> RenderableType:
     ]
     if look.losses and room >= 3:
         parts += [Text(), *(Text(row) for row in curve(look.losses, min(100, width), min(12, room)))]
-    return Group(*parts, *([Text(), rounds] if rounds else []))
+    if rounds is not None:
+        parts += [Text(), rounds]
+    if below:
+        parts += [Text(), *(Text(one, overflow="ellipsis", no_wrap=True) for one in below)]
+    return Group(*parts)
 
 
 def _state(look: Look) -> str:
@@ -237,7 +278,7 @@ def _state(look: Look) -> str:
 def _cells(look: Look) -> list[tuple[str, str]]:
     """(name, value) of every figure the picture has."""
     values = look.figures
-    losses = {"loss": look.loss, "phrasings": look.phrasing, "unseen articles": look.unseen}
+    losses = {"loss": look.loss, NAMES["phrasing"]: look.phrasing, NAMES["unseen"]: look.unseen}
     return [
         *((name, text.NONE if value is None else f"{value:.3f}") for name, value in losses.items()),
         ("epoch", f"{look.epoch:.2f}"),
@@ -251,29 +292,6 @@ def _cells(look: Look) -> list[tuple[str, str]]:
         ("checkpoint", look.checkpoint or text.NONE),
         *([("skipped steps", text.count(values["skipped"]))] if values["skipped"] else []),
     ]
-
-
-def _rounds(points: Sequence[RoundPoint]) -> RenderableType | None:
-    from foundation.console import grid
-
-    if not points:
-        return None
-    headings = ("round", "step", "split", "judged right", "shuffled", "unscored", "took")
-    return grid(
-        headings,
-        [
-            (
-                point.round,
-                point.step,
-                point.split,
-                point.error or text.judged(point),
-                "" if point.baseline is None else f"{100 * point.baseline:.0f} %",
-                point.unscored,
-                text.duration(sum(point.seconds.values())) if point.seconds else "",
-            )
-            for point in points
-        ],
-    )
 
 
 def curve(values: Sequence[float], width: int, height: int) -> list[str]:

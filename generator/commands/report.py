@@ -41,7 +41,7 @@ def report(
     with progress("units read") as bar:
         data = collect(workspace, bar.advance)
     # A file may hold half of a surrogate pair; it is shown as an escape, since UTF-8 has no place for it.
-    page = render(data).encode("utf-8", "backslashreplace")
+    page = render(data, path.parent).encode("utf-8", "backslashreplace")
     LocalStore(path.parent).put(path.name, page)
     if as_json:
         emit_json({"path": str(path), "bytes": len(page), **figures(data)})
@@ -74,7 +74,15 @@ def figures(data: Report) -> dict[str, Any]:
         "run": run.name if run else None,
         "losses": run.losses if run else {},
         "rounds": [
-            {"round": one.round, "split": one.split, "pass_rate": one.pass_rate, "baseline": one.baseline}
+            {
+                "round": one.round,
+                "split": one.split,
+                "pass_rate": one.pass_rate,
+                "corrected": one.corrected,
+                "baseline": one.baseline,
+                "believed": one.believed,
+                "problems": one.problems,
+            }
             for one in (scored.rounds if scored else [])
         ],
     }

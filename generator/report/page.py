@@ -9,24 +9,29 @@ from __future__ import annotations
 
 import base64
 import math
-from dataclasses import dataclass, field
+import os
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from generator.report.chart import chart
 from generator.report.collect import Report
-from generator.report.student import Round
+from generator.report.judgings import NAMES, best_judged, costs, stages_of
 
 LONGEST = 6000  # characters of one text that the page shows
 REASONS = 6  # reasons the page names for one prompt type; the rest are summed up
 _CONTROLS = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | {0x7F: 0x2421}
 
 
-def render(report: Report) -> str:
-    """The page as text. It may hold lone surrogates if a file did: encode it with `errors="backslashreplace"`."""
+def render(report: Report, folder: Path | None = None) -> str:
+    """The page as text, to lie in `folder` (its links are relative): by default where the workspace is.
+
+    It may hold lone surrogates if a file did: encode it with `errors="backslashreplace"`.
+    """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -37,6 +42,7 @@ def render(report: Report) -> str:
     for one in (count, many, percent, interval, short, millions, seconds, shown):
         environment.filters[one.__name__] = one
     scored = report.student.scored
+    spent = costs(scored.rounds) if scored else []
     return environment.get_template("page.html.j2").render(
         report=report,
         corpus=report.corpus,
@@ -48,7 +54,11 @@ def render(report: Report) -> str:
         plot=plot_uri(report.student.runs[0].plot) if report.student.runs else "",
         chart=chart(scored.rounds) if scored else None,
         scored=scored,
-        stages=list(dict.fromkeys(stage for one in scored.rounds for stage in one.seconds)) if scored else [],
+        names=NAMES,
+        best=best_judged(scored.rounds) if scored else None,
+        costs=spent,
+        stages=stages_of(spent),
+        judge_page=address(scored.judged, folder or report.student.root) if scored and scored.judged else "",
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=_version(),
     )
@@ -113,6 +123,12 @@ def shown(text: str) -> str:
     return f"{text} … [{rest:,} more characters]" if rest > 0 else text
 
 
+def address(page: Path, folder: Path) -> str:
+    """A link from a page in `folder` to that one: relative, so that both can be moved together."""
+    relative = Path(os.path.relpath(page, folder)).as_posix()
+    return quote(relative.encode("utf-8", "surrogateescape"))
+
+
 def plot_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}" if png else ""
 
@@ -134,89 +150,3 @@ def reasons(report: Report) -> list[dict[str, Any]]:
                 }
             )
     return rows
-
-
-@dataclass
-class Point:
-    """One split's rate in one round, in the picture's units; `low` and `high` end its interval."""
-
-    x: float
-    y: float
-    low: float
-    high: float
-    label: str
-
-
-@dataclass
-class Line:
-    """One line of the chart; `kind` is `rate` or `baseline`, `number` the split's."""
-
-    split: str
-    kind: str
-    number: int
-    points: list[Point] = field(default_factory=list)
-
-    @property
-    def path(self) -> str:
-        return " ".join(f"{point.x:.1f},{point.y:.1f}" for point in self.points)
-
-
-@dataclass
-class Chart:
-    """An SVG of `width` x `height`, drawn between the four margins."""
-
-    width: int = 480
-    height: int = 260
-    left: int = 44
-    right: int = 468
-    top: int = 12
-    bottom: int = 222
-    lines: list[Line] = field(default_factory=list)
-    y_ticks: list[tuple[float, str]] = field(default_factory=list)
-    x_ticks: list[tuple[float, str]] = field(default_factory=list)
-
-
-def chart(rounds: list[Round]) -> Chart | None:
-    """Pass rates with intervals over the rounds, each beside its baseline; None if nothing was scored."""
-    if not any(one.pass_rate is not None for one in rounds):
-        return None
-    drawn = Chart()
-    tops = [
-        value
-        for one in rounds
-        for value in (one.pass_rate, one.high, one.baseline, one.baseline_high)
-        if value is not None
-    ]
-    top = min(1.0, max(0.1, math.ceil(max(tops) * 10) / 10))
-    numbers = sorted({one.round for one in rounds})
-    splits = sorted({one.split for one in rounds})
-    width = (drawn.right - drawn.left) / len(numbers)
-
-    def y(rate: float) -> float:
-        return drawn.bottom - rate / top * (drawn.bottom - drawn.top)
-
-    for index, split in enumerate(splits):
-        rate, baseline = Line(split, "rate", index), Line(split, "baseline", index)
-        for one in (one for one in rounds if one.split == split):
-            # Splits and baselines stand a little apart, so that their intervals do not cover each other.
-            centre = (
-                drawn.left
-                + (numbers.index(one.round) + 0.5) * width
-                + (index - (len(splits) - 1) / 2) * min(28.0, width / 4)
-            )
-            for line, value, low, high, shift in (
-                (rate, one.pass_rate, one.low, one.high, -5),
-                (baseline, one.baseline, one.baseline_low, one.baseline_high, 5),
-            ):
-                if value is not None:
-                    label = f"round {one.round}, {split}{' (shuffled answers)' if line is baseline else ''}: {percent(value)}"
-                    low, high = value if low is None else low, value if high is None else high
-                    line.points.append(Point(centre + shift, y(value), y(low), y(high), label))
-        drawn.lines += [baseline, rate]
-    tick = next(step for step in (0.02, 0.05, 0.1, 0.2) if top / step <= 6.01)
-    drawn.y_ticks = [(y(number * tick), f"{100 * tick * number:.0f} %") for number in range(int(top / tick + 0.01) + 1)]
-    every = math.ceil(len(numbers) / 12)
-    drawn.x_ticks = [
-        (drawn.left + (index + 0.5) * width, str(number)) for index, number in enumerate(numbers) if index % every == 0
-    ]
-    return drawn

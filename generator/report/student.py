@@ -1,4 +1,4 @@
-"""What the student is: packs, training runs, pass rates by round and judged answers, as data.
+"""What the student is: packs, training runs and judged answers, as data; what its judgings say is in `judgings`.
 
 Guarantees: reads plain files below `train/` and knows nothing of how they were made; a run that is still going on, or
 was cut off, shows as far as it got. Cost: reads metrics and the answers of one round whole (some MB).
@@ -7,7 +7,6 @@ was cut off, shows as far as it got. Cost: reads metrics and the answers of one 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from foundation.records import Answer, Verdict
+from generator.report.judgings import Round, number, read_rounds
 from generator.report.pick import Pick, json_rows, read_or_empty
 
 EXAMPLES = 10
@@ -50,32 +50,13 @@ class Packs:
 
 
 @dataclass
-class Round:
-    """One split's pass rate after one round, with its interval and that of shuffled answers.
-
-    `seconds` is wall time by stage; `error` says why the round could not be judged.
-    """
-
-    round: int
-    step: int
-    split: str
-    pass_rate: float | None
-    low: float | None
-    high: float | None
-    baseline: float | None
-    baseline_low: float | None
-    baseline_high: float | None
-    unscored: int | None
-    stop_rate: float | None
-    seconds: dict[str, float]
-    error: str = ""
-
-
-@dataclass
 class Run:
     """One training run; `plot` is its loss plot as PNG, `tokens` are those seen so far, padding not counted.
 
     `losses`, in nats per supervised token: `train` is the mean of the last 10 steps, the others the last measured.
+    `best_loss`: the step with the lowest on held-out phrasing, and that; of those whose checkpoints are there, if any of them
+    was measured. `ended`: why it ended before its last step; ""
+    if it did not. `judged`: the judge's own page on it, if there is one.
     """
 
     name: str
@@ -87,8 +68,11 @@ class Run:
     tokens: int | None = None
     tokens_per_second: float | None = None
     losses: dict[str, float] = field(default_factory=dict)
+    best_loss: tuple[int, float] | None = None
     rounds: list[Round] = field(default_factory=list)
     plot: bytes = b""
+    ended: str = ""
+    judged: Path | None = None
 
 
 @dataclass
@@ -99,7 +83,10 @@ class Judged:
 
 @dataclass
 class Student:
-    """`runs`: the newest first. `judged` are examples of `judged_round` of the newest run that has any."""
+    """`runs`: the newest first. `judged` are examples of `judged_round` of the newest run that has any; `root` is where
+    the workspace is."""
+
+    root: Path
 
     packs: list[Packs] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
@@ -115,7 +102,7 @@ class Student:
 
 def collect_student(train: Path) -> Student:
     """Read what stands below `train`."""
-    student = Student(packs=list(_packs(train / "packs")))
+    student = Student(train.parent, packs=list(_packs(train / "packs")))
     folders = [path for path in (train / "runs").glob("*") if path.is_dir() and not path.name.startswith(".")]
     student.runs = sorted((_run(folder) for folder in folders), key=lambda run: (-run.changed, run.name))
     for run in student.runs:
@@ -135,13 +122,6 @@ def _object(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _number(row: dict[str, Any], name: str) -> Any:
-    """The number `row` has under `name`; None if it has none, or one that is not finite."""
-    value = row.get(name)
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return value if is_number else None
-
-
 def _packs(folder: Path) -> Iterator[Packs]:
     order = {"train": 0, "phrasing": 1, "unseen": 2}
     for path in sorted(folder.glob("*/meta.json"), key=lambda path: (order.get(path.parent.name, 9), path.parent.name)):
@@ -149,13 +129,13 @@ def _packs(folder: Path) -> Iterator[Packs]:
         if meta:
             yield Packs(
                 split=path.parent.name,
-                context=_number(meta, "context") or 0,
-                contexts=_number(meta, "packs") or 0,
-                records=_number(meta, "records") or 0,
-                tokens=_number(meta, "tokens") or 0,
-                supervised=_number(meta, "supervised") or 0,
-                too_long=_number(meta, "too_long") or 0,
-                vocabulary=_number(meta, "vocabulary") or 0,
+                context=number(meta, "context") or 0,
+                contexts=number(meta, "packs") or 0,
+                records=number(meta, "records") or 0,
+                tokens=number(meta, "tokens") or 0,
+                supervised=number(meta, "supervised") or 0,
+                too_long=number(meta, "too_long") or 0,
+                vocabulary=number(meta, "vocabulary") or 0,
             )
 
 
@@ -167,21 +147,31 @@ def _run(folder: Path) -> Run:
         name=folder.name,
         changed=(metrics if metrics.exists() else folder).stat().st_mtime,
         preset=str(info.get("preset", "")),
-        parameters=_number(info, "parameters"),
-        planned_steps=_number(info, "steps"),
-        rounds=_rounds(folder / "rounds.jsonl"),
+        parameters=number(info, "parameters"),
+        planned_steps=number(info, "steps"),
+        rounds=read_rounds(folder / "rounds.jsonl"),
+        ended=str(_object(folder / "orchestrate.json").get("ended") or ""),
+        judged=page if (page := folder / "judged.html").is_file() else None,
     )
     losses: list[float] = []
+    measured: list[tuple[float, int]] = []
     speeds: list[float] = []
     for row in json_rows(read_or_empty(metrics)):
-        run.step = int(_number(row, "step") or run.step)
-        run.tokens = _number(row, "tokens") or run.tokens
-        losses += [loss for loss in [_number(row, "loss")] if loss is not None]
-        speeds += [speed for speed in [_number(row, "tokens_per_second")] if speed is not None]
-        run.losses |= {split: loss for split in ("phrasing", "unseen") if (loss := _number(row, split)) is not None}
+        run.step = int(number(row, "step") or run.step)
+        run.tokens = number(row, "tokens") or run.tokens
+        losses += [loss for loss in [number(row, "loss")] if loss is not None]
+        speeds += [speed for speed in [number(row, "tokens_per_second")] if speed is not None]
+        run.losses |= {split: loss for split in ("phrasing", "unseen") if (loss := number(row, split)) is not None}
+        if run.step and (held_out := number(row, "phrasing")) is not None:
+            measured.append((held_out, -run.step))
     if losses:
         run.losses["train"] = fmean(losses[-10:])
+    if measured:
+        loss, step = min([one for one in measured if (folder / f"checkpoints/step-{-one[1]:06d}").is_dir()] or measured)
+        run.best_loss = -step, loss
     run.tokens_per_second = median(speeds) if speeds else None
+    if run.planned_steps is None or run.step >= run.planned_steps:
+        run.ended = ""
     plot = read_or_empty(folder / "loss.png")
     run.plot = plot if plot.startswith(PNG) else b""
     return run
@@ -193,45 +183,33 @@ def _numbered(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: -int(path.name))
 
 
-def _rounds(path: Path) -> list[Round]:
-    """A round that was judged twice counts as it was judged last; a line that names no split is of held-out phrasings."""
-    rounds: dict[tuple[int, str], Round] = {}
-    for row in json_rows(read_or_empty(path)):
-        number, split = _number(row, "round"), str(row.get("split") or "phrasing")
-        if number is None:
-            continue
-        seconds = row.get("seconds")
-        seconds = seconds if isinstance(seconds, dict) else {}
-        rates = {name: _number(row, name) for name in ("pass_rate", "low", "high", "stop_rate", "unscored")}
-        baseline = {name: _number(row, name) for name in ("baseline", "baseline_low", "baseline_high")}
-        rounds[int(number), split] = Round(
-            round=int(number),
-            step=int(_number(row, "step") or 0),
-            split=split,
-            seconds={str(what): spent for what in seconds if (spent := _number(seconds, what)) is not None},
-            error=str(row.get("error") or ""),
-            **rates,
-            **baseline,
-        )
-    return [rounds[key] for key in sorted(rounds)]
-
-
 def _judged(folder: Path) -> list[Judged]:
-    """Examples of one round: answers joined with their verdicts."""
-    pick: Pick[Judged] = Pick(EXAMPLES)
-    for path in sorted(folder.glob("answers-*.jsonl")):
+    """Examples of one round: answers joined with their verdicts, those to held-out questions before any others."""
+    picks: dict[bool, Pick[Judged]] = {trained: Pick(EXAMPLES) for trained in (False, True)}
+    for answers, judged in _files(folder):
         verdicts: dict[str, Verdict] = {}
-        for line in read_or_empty(path.with_name(path.name.replace("answers-", "verdicts-", 1))).splitlines():
+        for line in read_or_empty(judged).splitlines():
             try:
                 verdict = Verdict.model_validate_json(line)
             except ValidationError:
                 continue
             verdicts[verdict.item_id] = verdict
-        for line in path.read_bytes().splitlines() if verdicts else []:
+        for line in read_or_empty(answers).splitlines() if verdicts else []:
             try:
                 answer = Answer.model_validate_json(line)
             except ValidationError:
                 continue
             if answer.item.id in verdicts:
-                pick.offer(answer.item.prompt_type, answer.item.id, Judged(answer, verdicts[answer.item.id]))
-    return [judged for _, judged in pick.chosen()]
+                one = Judged(answer, verdicts[answer.item.id])
+                kind = f"{answer.item.split} {answer.item.prompt_type}"
+                picks[answer.item.split == "train"].offer(kind, answer.item.id, one)
+    held_out, trained = ([judged for _, judged in picks[one].chosen()] for one in (False, True))
+    return (held_out + trained)[:EXAMPLES]
+
+
+def _files(folder: Path) -> list[tuple[Path, Path]]:
+    """Files of answers with those of their verdicts: one pair of all splits; before, a pair of each split."""
+    older = [
+        (one, one.with_name(one.name.replace("answers-", "verdicts-", 1))) for one in folder.glob("answers-*.jsonl")
+    ]
+    return [(folder / "answers.jsonl", folder / "verdicts.jsonl"), *sorted(older)]

@@ -19,9 +19,11 @@ from foundation.processes import (
     ProcessGroup,
     await_gpu_memory,
     gpu_memory_used,
+    gpu_occupants,
     gpu_processes,
     running,
     session_members,
+    visible_gpus,
 )
 
 FAMILY = """
@@ -94,32 +96,41 @@ def test_the_tail_is_of_this_start_and_reads_no_more_than_it_must(tmp_path: Path
 
 
 class FakeNvml:
-    """What pynvml offers, for one GPU: there is none here. `pids` are at work on it; None: it cannot tell."""
+    """What pynvml offers, for `gpus` GPUs: there is none here. `pids` are at work on the first; None: it cannot tell."""
 
     class NVMLError(Exception):
         pass
 
     def __init__(self) -> None:
-        self.used, self.pids = 2**30, [1]  # type: int, list[int] | None
+        self.gpus, self.used, self.pids = 1, 2**30, [1]  # type: int, int, list[int] | None
+        self.names: dict[int, str] = {}
+        self.bytes: dict[int, int] = {}
+        self.second: list[int] = []
 
     def nvmlInit(self) -> None: ...
     def nvmlShutdown(self) -> None: ...
     def nvmlDeviceGetCount(self) -> int:
-        return 1
+        return self.gpus
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
         return index
 
     def nvmlDeviceGetUUID(self, handle: int) -> str:
-        return "GPU-aaaa"
+        return f"GPU-{'abcd'[handle] * 4}"
 
     def nvmlDeviceGetMemoryInfo(self, handle: int) -> Any:
-        return SimpleNamespace(used=self.used)
+        return SimpleNamespace(used=self.used if handle == 0 else handle)
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[Any]:
         if self.pids is None:
             raise self.NVMLError
-        return [SimpleNamespace(pid=pid, usedGpuMemory=None) for pid in self.pids]
+        pids = self.pids if handle == 0 else self.second
+        return [SimpleNamespace(pid=pid, usedGpuMemory=self.bytes.get(pid)) for pid in pids]
+
+    def nvmlSystemGetProcessName(self, pid: int) -> str:
+        if pid not in self.names:
+            raise self.NVMLError
+        return self.names[pid]
 
 
 @pytest.fixture
@@ -141,7 +152,7 @@ def test_memory_is_back_when_our_processes_left_whatever_a_desktop_took_meanwhil
     nvml.used = 3 * 2**30
     with pytest.raises(Failure, match="not given back") as caught:  # NVML names it still
         await_gpu_memory(baseline, ours, seconds=0.0)
-    assert caught.value.where == f"GPU 0: 3.0 GiB, by pids {group.session}"
+    assert caught.value.where == f"GPU 0: 3.0 GiB, pid {group.session} (unknown)"  # ended, and named by NVML still
     nvml.pids.remove(group.session)
     await_gpu_memory(baseline, ours, seconds=0.0)
 
@@ -154,3 +165,45 @@ def test_where_no_process_is_named_memory_tells(nvml: FakeNvml) -> None:
     nvml.used = 2**30 + 200 * 2**20
     await_gpu_memory(baseline, seconds=0.0)
     await_gpu_memory(None, seconds=0.0)
+
+
+GONE = 2**22 + 1  # above the kernel's highest pid: there is no such process
+
+
+def test_occupants_are_named_with_what_they_hold_whosever_they_are(nvml: FakeNvml) -> None:
+    nvml.gpus, nvml.second = 2, [GONE]
+    nvml.pids, nvml.bytes = [os.getpid(), GONE, GONE + 1], {GONE: 2**20, GONE + 1: 2**30}
+    nvml.names = {GONE: "/usr/bin/ollama"}
+    mine = Path(f"/proc/{os.getpid()}/cmdline").read_text().split("\0")[0]
+    first = [(0, GONE + 1, "unknown", 2**30), (0, GONE, "/usr/bin/ollama", 2**20), (0, os.getpid(), mine, 0)]
+    assert gpu_occupants() == [*first, (1, GONE, "/usr/bin/ollama", 2**20)]
+    assert gpu_occupants(visible="0") == first
+    nvml.pids = None
+    assert gpu_occupants() == []
+    nvml.pids, nvml.used = [GONE], 3 * 2**30
+    with pytest.raises(Failure, match="not given back") as caught:
+        await_gpu_memory([2**30], seconds=0.0, visible="0")
+    assert caught.value.where == f"GPU 0: 3.0 GiB, pid {GONE} (/usr/bin/ollama)"
+
+
+def test_one_gpu_of_two_can_be_watched_whatever_the_environment_says(
+    nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvml.gpus, nvml.pids, nvml.second = 2, [GONE], [GONE + 1]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert (gpu_memory_used(), visible_gpus(), gpu_processes([GONE, GONE + 1])) == ([2**30], [0], {GONE})
+    assert (gpu_memory_used(visible="1"), visible_gpus("GPU-bbbb")) == ([1], [1])
+    assert gpu_processes([GONE, GONE + 1], visible="1") == {GONE + 1}
+    assert gpu_memory_used(visible="") is None  # an empty setting hides all
+    nvml.used = 3 * 2**30  # on the GPU that is not looked at
+    await_gpu_memory([1], seconds=0.0, visible="1")
+    await_gpu_memory([1], [GONE], seconds=0.0, visible="1")
+    with pytest.raises(Failure) as caught:
+        await_gpu_memory([1], [GONE + 1], seconds=0.0, visible="1")
+    assert caught.value.where == f"GPU 1: 0.0 GiB, pid {GONE + 1} (unknown)"
+
+
+def test_where_there_is_no_nvml_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # an import of it fails
+    assert (gpu_memory_used(visible="0"), visible_gpus("0"), gpu_occupants("0")) == (None, [], [])
+    await_gpu_memory([1], [22], seconds=0.0)

@@ -173,7 +173,7 @@ class Built:
         return self
 
     def train(self) -> Built:
-        """Packs, one run with its plot, two rounds of two splits, and the answers of the second."""
+        """Packs, one run with its plot, two rounds of three splits, and the answers of the second."""
         meta = {
             "context": 512,
             "packs": 10,
@@ -208,17 +208,23 @@ class Built:
         rounds = [
             {"round": number, "step": number * 10, "split": split, "pass_rate": rate, "low": rate - 0.05, "high": rate + 0.06,
              "baseline": 0.04, "baseline_low": 0.02, "baseline_high": 0.07, "unscored": 3, "stop_rate": 0.98,
-             "seconds": {"train": 60.0, "answer": 8.5, "judge": 1.2}}
+             "corrected": rate + 0.01, "corrected_low": rate - 0.06, "corrected_high": rate + 0.08,
+             "seconds": {"train": 60.0, "answer": 8.5, "judge": 1.5}, "gpu_seconds": {"train": 58.0, "answer": 5.0}}
             for number in (1, 2)
-            for split, rate in (("phrasing", 0.1 + 0.15 * number), ("unseen", 0.05 + 0.05 * number))
+            for split, rate in (
+                ("phrasing", 0.1 + 0.15 * number), ("train", 0.2 + 0.2 * number), ("unseen", 0.05 + 0.05 * number)
+            )
         ]  # fmt: skip
         put(f"{run}/rounds.jsonl", b"".join(json.dumps(row).encode() + b"\n" for row in rounds))
-        self.answers(run, "phrasing")
-        self.answers(run, "unseen")
+        made = [self.answers(split) for split in ("phrasing", "unseen", "train")]
+        put(f"{run}/rounds/2/answers.jsonl", b"".join(answers for answers, _ in made))
+        put(f"{run}/rounds/2/verdicts.jsonl", b"".join(verdicts for _, verdicts in made))
         return self
 
-    def answers(self, run: str, split: Split) -> None:
-        answers, verdicts = [], []
+    def answers(self, split: Split) -> tuple[bytes, bytes]:
+        """Eight answers to questions of that split, and verdicts on all but the last of them."""
+        answers: list[Answer] = []
+        verdicts: list[Verdict] = []
         for number, snippet in enumerate(self.snippets):
             prompt_type = TYPES[number % 3]
             item = EvalItem(
@@ -241,8 +247,7 @@ class Built:
                     fingerprint="f",
                 )  # type: ignore[arg-type]
             )
-        self.store.put(f"{run}/rounds/2/answers-{split}.jsonl", jsonl(answers))
-        self.store.put(f"{run}/rounds/2/verdicts-{split}.jsonl", jsonl(verdicts[:-1]))  # the last one is not judged
+        return jsonl(answers), jsonl(verdicts[:-1])
 
 
 def build(folder: Path, *stages: str, hostile: str = "") -> Built:

@@ -20,10 +20,11 @@ from foundation.errors import Failure, UsageError
 from foundation.reader import Tombstone
 from foundation.records import Article
 from generator.commands import report as command
+from generator.report.chart import chart
 from generator.report.collect import Report, collect
-from generator.report.page import chart, interval, percent, render, seconds, shown
+from generator.report.judgings import Round, costs
+from generator.report.page import interval, percent, render, seconds, shown
 from generator.report.pick import Pick
-from generator.report.student import Round
 from tests.generator.report_workspace import HOSTILE, STAGES, TEACHER, TYPES, Page, build, png
 
 
@@ -147,19 +148,38 @@ def test_the_newest_run_stands_first_and_a_round_judged_again_counts_once(tmp_pa
     student = collect(built.workspace).student
     assert [run.name for run in student.runs] == ["0001", "0000"]
     assert [(one.round, one.split) for one in student.runs[0].rounds] == [
-        (1, "phrasing"),
-        (1, "unseen"),
-        (2, "phrasing"),
-        (2, "unseen"),
+        (number, split) for number in (1, 2) for split in ("train", "phrasing", "unseen")
     ]
     assert student.runs[0].rounds[-1].pass_rate == 0.5
 
 
-def test_judged_answers_are_those_of_the_last_round_with_their_verdicts(full: Report) -> None:
+def test_judged_answers_are_those_of_the_last_round_with_their_verdicts_held_out_ones_first(full: Report) -> None:
     assert (full.student.judged_run, full.student.judged_round) == ("0001", "2")
-    assert len(full.student.judged) == 10  # of 14 that have a verdict
+    assert len(full.student.judged) == 10  # of 14 that are held out and have a verdict, and 7 that were trained on
+    assert {one.answer.item.split for one in full.student.judged} == {"phrasing", "unseen"}
     assert {one.answer.item.prompt_type for one in full.student.judged} == set(TYPES)
     assert all(one.answer.item.id == one.verdict.item_id for one in full.student.judged)
+
+
+def test_where_few_held_out_answers_are_judged_trained_ones_follow_them(tmp_path: Path) -> None:
+    built = build(tmp_path, *STAGES)
+    verdicts = built.workspace.train / "runs/0001/rounds/2/verdicts.jsonl"
+    lines = verdicts.read_text().splitlines()
+    verdicts.write_text("\n".join(lines[:2] + [line for line in lines if '"train-' in line]))
+    splits = [one.answer.item.split for one in collect(built.workspace).student.judged]
+    assert splits == ["phrasing"] * 2 + ["train"] * 7
+
+
+def test_a_round_of_before_has_a_pair_of_files_for_each_split(tmp_path: Path) -> None:
+    built = build(tmp_path, *STAGES)
+    folder = built.workspace.train / "runs/0001/rounds/2"
+    for name in ("answers", "verdicts"):
+        lines = (folder / f"{name}.jsonl").read_text().splitlines(keepends=True)
+        for split in ("phrasing", "unseen"):
+            (folder / f"{name}-{split}.jsonl").write_text("".join(line for line in lines if f'"{split}-' in line))
+        (folder / f"{name}.jsonl").unlink()
+    student = collect(built.workspace).student
+    assert (student.judged_round, len(student.judged)) == ("2", 10)
 
 
 # The choice of examples
@@ -232,11 +252,136 @@ def test_the_page_shows_the_figures(full: Report) -> None:
         "generation": ["12 items of 3 units", TEACHER, "1,200", "50.0 %", "han", "train 8"],
         "packing": ["97.66 %", "6.0", "5,000", "40.0 %"],
         "training": ["0001", "3,400,000", "20,000", "6.450", "5.250", "5.500"],
-        "judging": ["40.0 %", "35.0–46.0 %", "4.0 %", "2.0–7.0 %", "98.0 %", "60 s + 8.5 s + 1.2 s"],
+        "judging": [
+            "40.0 %", "35.0–46.0 %", "41.0 %", "34.0–48.0 %", "4.0 %", "2.0–7.0 %", "98.0 %", "trained phrasing",
+            "held-out phrasing", "unseen article", "step 20 (round 2, 40.0 %)", "step 20 (5.250)", "best checkpoint",
+        ],
         "rejects": ["cjk", "U+4E2D at character 7", '"answer": "中"'],
-        "answers": ["PASS", "FAIL", "UNSCORED", "The answer names the army."],
-    }.items():
+        "answers": ["held-out phrasing", "unseen article", "PASS", "FAIL", "UNSCORED", "The answer names the army."],
+    }.items():  # fmt: skip
         assert [word for word in words if word not in page.sections[section]] == [], section
+
+
+def test_each_rounds_time_counts_once_and_the_share_of_judging_is_told(tmp_path: Path) -> None:
+    built = build(tmp_path, *STAGES)
+    (one, two, both) = costs(collect(built.workspace).student.runs[0].rounds)
+    assert (one.round, two.round, both.round) == (1, 2, None)
+    assert one.seconds == two.seconds == {"train": 60, "answer": 8.5, "judge": 1.5}
+    assert both.seconds == {"train": 120, "answer": 17, "judge": 3}
+    assert both.gpu_seconds == {"train": 116, "answer": 10}
+    assert one.judging == both.judging == pytest.approx(10 / 70)
+    shown = Page(render(collect(built.workspace))).sections["judging"].partition("What judging costs")[2]
+    for word in ("on the GPU", "60 s", "58 s", "8.5 s", "1.5 s", "70 s", "2 min", "17 s", "14.3 %"):
+        assert word in shown, word
+
+
+def test_the_time_of_old_lines_is_read_and_a_run_without_any_has_no_table(tmp_path: Path) -> None:
+    rounds = [_round(1, 0.5), _round(1, 0.1)]
+    assert costs(rounds) == []
+    rounds[0].seconds, rounds[1].seconds = {"train": 60.0, "answer": 5.0}, {"train": 60.0, "answer": 7.0, "judge": 3.0}
+    assert costs(rounds)[-1].seconds == {"train": 60.0, "answer": 7.0, "judge": 3.0}
+    built = build(tmp_path, *STAGES)
+    (built.workspace.train / "runs/0001/rounds.jsonl").write_text('{"round": 1, "step": 5, "pass_rate": 0.5}\n')
+    judging = Page(render(collect(built.workspace))).sections["judging"]
+    assert "50.0 %" in judging and "What judging costs" not in judging
+
+
+def test_a_judging_that_is_not_believed_is_never_the_best_and_says_why(tmp_path: Path) -> None:
+    # given a third round in which 5 % are unscored, and a fourth whose score is refused
+    built = build(tmp_path, *STAGES)
+    rounds = built.workspace.train / "runs/0001/rounds.jsonl"
+    doubted = {
+        "round": 3,
+        "step": 30,
+        "split": "phrasing",
+        "pass_rate": 0.93,
+        "corrected": 0.97,
+        "problems": ["5.0 % <b>unscored</b>"],
+    }
+    refused = {
+        "round": 4,
+        "step": 40,
+        "split": "phrasing",
+        "pass_rate": None,
+        "problems": ["below its floor", "and more"],
+    }
+    rounds.write_text(rounds.read_text() + json.dumps(doubted) + "\n" + json.dumps(refused) + "\n")
+    # then the page says so, in the table, the tile and the chart
+    page = Page(render(collect(built.workspace)))
+    judging = page.sections["judging"]
+    for word in (
+        "Not to be believed: 5.0 % <b>unscored</b>", "Not to be believed: below its floor", "Not to be believed: and more",
+        "(93.0 %)", "step 20 (round 2, 40.0 %)",
+    ):  # fmt: skip
+        assert word in judging, word
+    assert judging.count("not believed") >= 3
+    assert "97.0 %" not in judging
+    assert "not believed" in page.sections[""]
+    drawn = chart(collect(built.workspace).student.runs[0].rounds)
+    assert drawn is not None and drawn.doubted
+    (line,) = (one for one in drawn.lines if (one.split, one.kind) == ("phrasing", "rate"))
+    assert [point.doubted for point in line.points] == [False, False, True]
+    assert [point.best for point in line.points] == [False, True, False]
+    assert len(line.path.split()) == 2
+
+
+def test_what_is_said_of_a_whole_round_is_said_once(tmp_path: Path) -> None:
+    built = build(tmp_path, *STAGES)
+    rounds = built.workspace.train / "runs/0001/rounds.jsonl"
+    points = [
+        {"round": 3, "split": split, "problems": ["below its floor"]} for split in ("train", "phrasing", "unseen")
+    ]
+    points[2]["problems"] = ["another one"]
+    rounds.write_text("".join(json.dumps(one) + "\n" for one in points))
+    judging = Page(render(collect(built.workspace))).sections["judging"]
+    assert (judging.count("below its floor"), judging.count("another one")) == (1, 1)
+    assert judging.count("not believed") == 3
+
+
+def test_without_a_judging_to_believe_there_is_no_best(tmp_path: Path) -> None:
+    built = build(tmp_path, *STAGES)
+    rounds = built.workspace.train / "runs/0001/rounds.jsonl"
+    rounds.write_text('{"round": 1, "step": 5, "pass_rate": null, "problems": ["below its floor"]}\n')
+    judging = Page(render(collect(built.workspace))).sections["judging"]
+    assert "pass rate on held-out phrasing: none, for no judging of it is believed" in judging
+    assert "step 20 (5.250)" in judging
+
+
+def test_the_lowest_loss_is_the_later_of_equals_and_none_before_training(tmp_path: Path) -> None:
+    built = build(tmp_path, *STAGES)
+    metrics = built.workspace.train / "runs/0001/metrics.jsonl"
+    losses = [(0, 0.5), (10, 3.0), (15, 2.5), (20, 2.5), (25, 4.0)]
+    metrics.write_text("".join(json.dumps({"step": step, "phrasing": loss}) + "\n" for step, loss in losses))
+    assert collect(built.workspace).student.runs[0].best_loss == (20, 2.5)
+    # of those whose checkpoints the run has, where it has any
+    (metrics.parent / "checkpoints/step-000025").mkdir(parents=True)
+    (metrics.parent / "checkpoints/step-000010").mkdir()
+    assert collect(built.workspace).student.runs[0].best_loss == (10, 3.0)
+
+
+def test_a_run_that_ended_early_says_why(tmp_path: Path) -> None:
+    built = build(tmp_path, *STAGES)
+    folder = built.workspace.train / "runs/0001"
+    (folder / "orchestrate.json").write_text('{"ended": "no <b>higher</b> rate for 3 rounds"}')
+    assert "ended early" not in Page(render(collect(built.workspace))).sections["judging"]  # it has done all its steps
+    (folder / "run.json").write_text('{"run": "0001", "steps": 50}')
+    page = Page(render(collect(built.workspace)))
+    assert "The run ended early: no <b>higher</b> rate for 3 rounds" in page.sections["judging"]
+    assert "Ended early: no <b>higher</b> rate for 3 rounds" in page.sections["training"]
+
+
+def test_the_judges_own_page_is_linked_from_where_the_report_lies(tmp_path: Path) -> None:
+    built = build(tmp_path, *STAGES)
+    run = built.workspace.train / "runs/0001"
+    assert "judged.html" not in render(collect(built.workspace))
+    odd = run.rename(run.with_name("a b#%"))
+    (odd / "judged.html").write_text("x")
+    for folder, link in (
+        (None, "train/runs/a%20b%23%25/judged.html"),
+        (built.workspace.root / "pages", "../train/runs/a%20b%23%25/judged.html"),
+    ):
+        tags = Page(render(collect(built.workspace), folder)).tags
+        assert [one["href"] for tag, one in tags if tag == "a" and not str(one["href"]).startswith("#")] == [link]
 
 
 def test_the_page_loads_nothing_and_holds_the_plot(tmp_path: Path) -> None:
@@ -273,16 +418,20 @@ def test_numbers_are_never_rounded_into_a_lie() -> None:
     assert (seconds(1.24), seconds(60), seconds(600), seconds(7200)) == ("1.2 s", "60 s", "10 min", "2.0 h")
 
 
-def _round(number: int, rate: float | None, **more: float) -> Round:
-    values = {"low": None, "high": None, "baseline": None, "baseline_low": None, "baseline_high": None}
-    return Round(number, 0, "phrasing", rate, unscored=0, stop_rate=None, seconds={}, **(values | more))  # type: ignore[arg-type]
+def _round(number: int, rate: float | None, split: str = "phrasing", **more: float) -> Round:
+    return Round(number, 0, split, rate, **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.03, 0.1, 0.31, 0.47, 0.95, 1.0])
 @pytest.mark.parametrize("count", [1, 2, 30])
 def test_the_chart_keeps_within_its_frame(rate: float, count: int) -> None:
-    drawn = chart([_round(number, rate, low=max(0, rate - 0.05), high=min(1, rate + 0.05)) for number in range(count)])
+    ends = {"low": max(0, rate - 0.05), "high": min(1, rate + 0.05), "baseline": 0.5}
+    splits = ("train", "phrasing", "unseen")
+    drawn = chart([_round(number, rate, split, **ends) for number in range(count) for split in splits])
     assert drawn is not None
+    assert [(line.split, line.kind) for line in drawn.lines] == [
+        ("train", "rate"), ("phrasing", "baseline"), ("phrasing", "rate"), ("unseen", "rate")
+    ]  # fmt: skip
     for line in drawn.lines:
         for point in line.points:
             assert drawn.left <= point.x <= drawn.right
@@ -306,7 +455,8 @@ def test_a_round_that_could_not_be_judged_says_why(tmp_path: Path) -> None:
     rounds.write_text(rounds.read_text() + json.dumps(failed) + "\n")
     page = Page(render(collect(built.workspace)))
     assert "Not judged: judge: <b>it died</b>" in page.sections["judging"]
-    assert "61 s + – + –" in page.sections["judging"]
+    assert "not judged" in page.sections["judging"]
+    assert "61 s" in page.sections["judging"].partition("What judging costs")[2]
 
 
 def test_rounds_in_which_nothing_was_scored_are_not_drawn_as_zero() -> None:
@@ -354,7 +504,8 @@ def test_json_is_one_document(tmp_path: Path, run: Callable[..., str]) -> None:
     assert document["bytes"] == (root / "report.html").stat().st_size
     assert (document["items"], document["items_accepted"], document["items_rejected"]) == (12, 6, 6)
     assert (document["records"], document["articles"], document["run"]) == (8, 2, "0001")
-    assert document["rounds"][-1] == {"round": 2, "split": "unseen", "pass_rate": pytest.approx(0.15), "baseline": 0.04}
+    last = {"round": 2, "split": "unseen", "pass_rate": pytest.approx(0.15), "baseline": 0.04}
+    assert {name: document["rounds"][-1][name] for name in last} == last
 
 
 def test_a_folder_is_refused_as_the_page(tmp_path: Path, run: Callable[..., str]) -> None:

@@ -107,7 +107,7 @@ def test_the_grader_says_what_it_is_and_gives_one_outcome_each() -> None:
 
     async def run() -> list[int]:
         with grader.ready():
-            return [index async for index, _ in grader.grade(answers)]
+            return [index async for index, _ in grader.grade([(answer, 0) for answer in answers])]
 
     assert asyncio.run(run()) == [0, 1, 2, 3, 4]
     assert "not a language model" in grader.about

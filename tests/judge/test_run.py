@@ -1,211 +1,119 @@
-"""A run of the judge: files whole or absent, nothing paid for twice, unscored never counted, bad input named."""
+"""A run of the judge: files whole or absent, unscored never counted, what servers do told apart, bad input named."""
 
 from __future__ import annotations
 
+import itertools
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pytest
 
-from foundation.errors import Failure, UsageError
-from foundation.records import Answer, Verdict
+from foundation.errors import UsageError
+from foundation.workspace import Workspace
+from judge.canaries import Judged
 from judge.files import Files, read_answers
-from judge.outcome import Outcome
 from judge.rules import RulesGrader
 from judge.run import judge, shuffle
-from tests.judge.cases import CASES, make_answer, make_item
-from tests.support.commands import REPOSITORY, run, run_json
+from tests.judge.cases import CASES, make_answer
+from tests.judge.runs import (
+    JUDGE,
+    Scripted,
+    await_calls,
+    await_kept,
+    case_answers,
+    dated_answers,
+    judge_settings,
+    running_judge,
+    verdicts_of,
+    write,
+)
+from tests.support.commands import run, run_json
 from tests.support.fault_server import FaultServer, fault_server, reply
-
-
-def _answers() -> list[Answer]:
-    return [
-        make_answer(
-            make_item(
-                case.question,
-                case.reference,
-                id=f"i{number}",
-                article_id=f"a{number % 7}",
-                family=("wh", "truth")[number % 2],
-                split=("phrasing", "unseen")[number % 2],
-            ),
-            case.answer,
-            "length" if number % 4 == 0 else "end",
-        )
-        for number, case in enumerate(CASES)
-    ]
 
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
     (tmp_path / "factory.toml").touch()
-    _write(tmp_path / "answers.jsonl", _answers())
+    write(tmp_path / "answers.jsonl", case_answers())
     return tmp_path
-
-
-def _write(path: Path, answers: Sequence[Answer]) -> None:
-    path.write_text("".join(answer.model_dump_json() + "\n" for answer in answers))
-
-
-def _verdicts(path: Path) -> list[Verdict]:
-    return [Verdict.model_validate_json(line) for line in path.read_text().splitlines()]
-
-
-class Counting(RulesGrader):
-    """The rules, counted; `fails` makes it break after so many answers."""
-
-    def __init__(self, fails: int = -1) -> None:
-        self.graded, self.fails = 0, fails
-
-    async def grade(self, answers: Sequence[Answer]) -> AsyncIterator[tuple[int, Outcome]]:
-        async for entry in super().grade(answers):
-            if self.graded == self.fails:
-                raise Failure("the engine is gone")
-            self.graded += 1
-            yield entry
-
-
-class Silent:
-    """A grader that never says anything that can be read."""
-
-    name, about, identity, floors = "silent", "a grader that cannot", "silent-1", MappingProxyType[str, float]({})
-
-    def ready(self) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    async def grade(self, answers: Sequence[Answer]) -> AsyncIterator[tuple[int, Outcome]]:
-        for index, _ in enumerate(answers):
-            yield index, Outcome("UNSCORED", "parse", "It wrote nothing.")
 
 
 def test_verdicts_stand_in_the_order_of_the_answers_and_the_summary_adds_up(workspace: Path) -> None:
     out = workspace / "deep" / "v.jsonl"
-    summary = judge(workspace / "answers.jsonl", out, RulesGrader())
-    verdicts = _verdicts(out)
+    summary = judge(workspace / "answers.jsonl", out, RulesGrader(), Workspace(workspace))
+    verdicts = verdicts_of(out)
     assert [verdict.item_id for verdict in verdicts] == [f"i{number}" for number in range(len(CASES))]
     assert [verdict.verdict for verdict in verdicts] == [case.verdict for case in CASES]
     assert summary == json.loads(Files(out).summary.read_text())
     counts = summary["counts"]
     assert counts == {name: sum(case.verdict == name for case in CASES) for name in ("PASS", "FAIL", "UNSCORED")}
     assert counts["UNSCORED"] > 0
+    assert summary["reasons"]["UNSCORED"] == {"reference": counts["UNSCORED"]}
     assert summary["scored"] == counts["PASS"] + counts["FAIL"]
     assert summary["pass_rate"] == pytest.approx(counts["PASS"] / summary["scored"], abs=1e-6)
     assert summary["low"] < summary["pass_rate"] < summary["high"]
-    assert summary["stop_rate"] == pytest.approx(sum(a.stopped == "end" for a in _answers()) / len(CASES), abs=1e-6)
-    for group in ("by_family", "by_split"):
+    for group in ("by_family", "by_split", "by_article"):
         assert sum(part["counts"]["PASS"] for part in summary[group].values()) == counts["PASS"]
-    assert set(summary["by_split"]) == {"phrasing", "unseen"}
-    assert sorted(path.name for path in out.parent.iterdir()) == [
-        "v.jsonl",
-        "v.jsonl.shuffled.jsonl",
-        "v.jsonl.summary.json",
-    ]
+    assert summary["by_article"]["a3"]["title"] == "Winter War"
+    assert len(summary["by_article"]) == 7
+    ended = [answer.stopped == "end" for answer in case_answers()]
+    assert summary["stop_rate"] == pytest.approx(sum(ended) / len(CASES), abs=1e-6)
+    assert summary["by_split"]["unseen"]["stop_rate"] == 1.0  # the odd rows; every fourth was cut off
+    assert summary["by_split"]["phrasing"]["stop_rate"] == pytest.approx(sum(ended[::2]) / len(ended[::2]), abs=1e-6)
+    names = ["v.jsonl", "v.jsonl.canaries.jsonl", "v.jsonl.shuffled.jsonl", "v.jsonl.summary.json"]
+    assert sorted(path.name for path in out.parent.iterdir()) == names
 
 
 def test_the_shuffled_baseline_is_low_and_stands_beside(workspace: Path) -> None:
-    out = workspace / "v.jsonl"
-    summary = judge(workspace / "answers.jsonl", out, RulesGrader())
-    baseline = summary["baseline"]
-    assert baseline["pass_rate"] < 0.12
+    path, out, place = workspace / "answers.jsonl", workspace / "v.jsonl", Workspace(workspace)
+    summary = judge(path, out, RulesGrader(), place)
+    assert summary["baseline"]["pass_rate"] < 0.12
     assert summary["clearly_above_baseline"]
     assert summary["above_baseline"]["low"] > 0
-    assert len(_verdicts(Files(out).shuffled)) == len(CASES)
-    for own, mixed in zip(_answers(), shuffle(_answers()), strict=True):
-        assert own.item == mixed.item
-    assert judge(workspace / "answers.jsonl", out, RulesGrader(), baseline=False)["baseline"] is None
+    assert len(verdicts_of(Files(out).shuffled)) == len(CASES)
+    assert judge(path, out, RulesGrader(), place, baseline=False)["baseline"] is None
     assert not Files(out).shuffled.exists()
 
 
-def test_a_second_run_grades_nothing_and_a_changed_answer_alone_is_graded_again(workspace: Path) -> None:
-    path, out = workspace / "answers.jsonl", workspace / "v.jsonl"
-    first = judge(path, out, RulesGrader())
-    again = Counting()
-    second = judge(path, out, again)
-    assert (again.graded, second["graded"]) == (0, 0)
-    assert {**second, "seconds": 0, "graded": 0, "reused": 0} == {**first, "seconds": 0, "graded": 0, "reused": 0}
-    answers = _answers()
-    answers[3] = answers[3].model_copy(update={"text": "It began on 30 November 1939, at dawn."})
-    _write(path, answers)
-    changed = Counting()
-    judge(path, out, changed, baseline=False)
-    assert changed.graded == 1
+def test_a_shuffled_answer_comes_from_the_same_split() -> None:
+    answers = case_answers()
+    split_of = {answer.text: answer.item.split for answer in answers}
+    for own, mixed in zip(answers, shuffle(answers), strict=True):
+        assert own.item == mixed.item
+        texts = [answer.text for answer in answers]
+        if texts.count(mixed.text) == 1:
+            assert split_of[mixed.text] == own.item.split
 
 
-def test_another_grader_does_not_take_over_verdicts(workspace: Path) -> None:
-    path, out = workspace / "answers.jsonl", workspace / "v.jsonl"
-    judge(path, out, RulesGrader())
-    summary = judge(path, out, Silent())
-    assert {verdict.grader for verdict in _verdicts(out)} == {"silent"}
-    # what a rule settles before any grader is asked still counts
-    assert summary["counts"]["PASS"] == 0
-    assert summary["reasons"]["UNSCORED"]["parse"] > 50
+def test_canaries_are_judged_in_every_run_and_stand_beside(workspace: Path) -> None:
+    out = workspace / "v.jsonl"
+    summary = judge(workspace / "answers.jsonl", out, RulesGrader(), Workspace(workspace))
+    lines = Files(out).canaries.read_text().splitlines()
+    judged = [Judged.model_validate_json(line) for line in lines]
+    classes = summary["canaries"]["classes"]
+    for kind, found in classes.items():
+        rows = [row for row in judged if row.kind == kind]
+        right = sum(row.verdict.verdict == row.expected for row in rows)
+        assert (found["n"], found["right"]) == (len(rows), right)
+        assert all(row.verdict.item_id == row.answer.item.id for row in rows)
+    assert {"reference", "other-row", "colon", "injection"} <= set(classes)
+    assert max(found["n"] for found in classes.values()) == 24  # judge.canaries
+    assert summary["canaries"]["tpr"]["scored"] >= 24
 
 
-def test_all_unscored_is_no_pass_rate(workspace: Path) -> None:
-    path = workspace / "some.jsonl"
-    _write(path, [answer for answer in _answers() if len(answer.text) > 10 and "False" not in answer.text][:8])
-    summary = judge(path, workspace / "v.jsonl", Silent())
-    assert summary["counts"] == {"PASS": 0, "FAIL": 0, "UNSCORED": 8}
-    assert (summary["pass_rate"], summary["low"], summary["high"]) == (None, None, None)
-    assert summary["above_baseline"] is None
-    assert not summary["clearly_above_baseline"]
-
-
-def test_a_judge_that_breaks_leaves_a_partial_and_the_next_one_goes_on(workspace: Path) -> None:
-    path, out = workspace / "answers.jsonl", workspace / "v.jsonl"
-    with pytest.raises(Failure, match="engine is gone"):
-        judge(path, out, Counting(fails=20))
-    assert not out.exists()
-    assert not Files(out).summary.exists()
-    with open(Files(out).partial, "ab") as file:
-        file.write(b'{"v":1,"item_id":"i5","verd')  # killed inside a line
-    rest = Counting()
-    summary = judge(path, out, rest)
-    whole = judge(path, workspace / "w.jsonl", RulesGrader())
-    assert 0 < rest.graded <= whole["graded"] - 20
-    assert (workspace / "w.jsonl").read_bytes() == out.read_bytes()
-    assert summary["counts"] == whole["counts"]
-    assert not Files(out).partial.exists()
-
-
-def test_a_killed_judge_resumes(workspace: Path) -> None:
-    """SIGKILL in the middle of a run over HTTP; the second run asks only for what was not yet on disk."""
-    waits = [0.0]
-
-    def slow(server: FaultServer, _: dict[str, Any]) -> Any:
-        return reply("Fine.\nVERDICT: PASS") if len(server.calls) <= 40 else waits[0] or reply("VERDICT: FAIL")
-
-    waits[0] = 30.0
-    with fault_server(slow) as server:
-        _judge_settings(workspace, server, "concurrency = 4")
-        command = [sys.executable, "-m", "judge.cli", "run", "--answers", "answers.jsonl", "--out", "v.jsonl"]
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-        with subprocess.Popen(command, cwd=workspace, env=environment, stderr=subprocess.DEVNULL) as process:
-            partial = workspace / "v.jsonl.partial"
-            until = time.monotonic() + 30
-            while not (partial.exists() and len(partial.read_bytes().splitlines()) >= 32):
-                assert time.monotonic() < until
-                assert process.poll() is None
-                time.sleep(0.05)
-            process.send_signal(signal.SIGKILL)
-        assert not (workspace / "v.jsonl").exists()
-        waits[0] = 0.0
-        kept = len(partial.read_bytes().splitlines())
-        before = len(server.calls)
-        summary = run_json("judge", "run", "--answers", "answers.jsonl", "--out", "v.jsonl", cwd=workspace)
-    assert kept >= 32
-    assert len(server.calls) - before == summary["graded"]
-    assert summary["reused"] == kept
-    assert len(_verdicts(workspace / "v.jsonl")) == len(CASES)
+def test_all_that_is_judged_comes_to_the_grader_at_once_by_question(workspace: Path) -> None:
+    """One stream keeps an engine's batch full; those on one question stand together, since they share most of the prompt."""
+    write(workspace / "answers.jsonl", dated_answers(6) + dated_answers(2, repeated=True))
+    grader = Scripted(lambda answer, vote: "PASS")
+    summary = judge(workspace / "answers.jsonl", workspace / "v.jsonl", grader, Workspace(workspace))
+    items = [answer.item.id for answer, _ in grader.asked]
+    assert len(items) == summary["graded"]
+    assert [vote for _, vote in grader.asked].count(2) == 2
+    assert sum(answer.checkpoint == "canary" for answer, _ in grader.asked) > 8
+    changes = sum(one != other for one, other in itertools.pairwise(items))
+    assert changes == len(set(items)) - 1 == 7
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -214,80 +122,77 @@ def test_an_interrupted_judge_keeps_what_it_has(workspace: Path, number: int) ->
         return reply("VERDICT: PASS") if len(server.calls) <= 5 else 60.0
 
     with fault_server(slow) as server:
-        _judge_settings(workspace, server, "concurrency = 2")
-        command = [sys.executable, "-m", "judge.cli", "run", "--answers", "answers.jsonl", "--out", "v.jsonl"]
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-        with subprocess.Popen(
-            command, cwd=workspace, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as process:
-            until = time.monotonic() + 30
-            while len(server.calls) < 7:
-                assert time.monotonic() < until
-                time.sleep(0.02)
+        judge_settings(workspace, server, "concurrency = 2")
+        with running_judge(workspace) as process:
+            await_calls(server, 7, process)
+            await_kept(workspace, 5, process)
             process.send_signal(number)
             out, err = process.communicate(timeout=15)
-    assert process.returncode == 130
-    assert "Traceback" not in err
-    assert out == ""
-    assert len(_verdicts(workspace / "v.jsonl.partial")) >= 5
-
-
-def _judge_settings(workspace: Path, server: FaultServer, *more: str) -> None:
-    lines = ["[judge]", 'backend = "openai"', 'model = "m"', f'base_url = "{server.url}"', *more]
-    (workspace / "factory.toml").write_text("\n".join(lines) + "\n")
-
-
-def _few(workspace: Path, count: int) -> None:
-    answers = [answer for answer, case in zip(_answers(), CASES, strict=True) if case.verdict == "PASS"]
-    _write(workspace / "answers.jsonl", answers[:count])
+        assert process.returncode == 130
+        assert "Traceback" not in err
+        assert out == ""
+        assert not list(workspace.glob("v.jsonl*"))
+        planned = run_json(*JUDGE, "--dry-run", cwd=workspace)
+    assert sum(part["kept"] for part in planned["parts"].values()) >= 5
 
 
 def test_a_reply_that_is_cut_off_is_asked_for_once_more_with_more_room(workspace: Path) -> None:
     def behaviour(_: FaultServer, body: dict[str, Any]) -> Any:
         return reply("Right.\nVERDICT: PASS") if body["max_tokens"] > 100 else reply("Let me think about", "length")
 
-    _few(workspace, 4)
+    write(workspace / "answers.jsonl", dated_answers(4))
     with fault_server(behaviour) as server:
-        _judge_settings(workspace, server, "max_tokens = 100")
-        summary = run_json(
-            "judge", "run", "--answers", "answers.jsonl", "--out", "v.jsonl", "--no-baseline", cwd=workspace
-        )
+        judge_settings(workspace, server, "max_tokens = 100")
+        summary = run_json(*JUDGE, "--no-baseline", cwd=workspace)
     assert summary["counts"] == {"PASS": 4, "FAIL": 0, "UNSCORED": 0}
-    assert sorted(call["max_tokens"] for call in server.calls) == [100] * 4 + [200] * 4
+    room = [call["max_tokens"] for call in server.calls]
+    assert room.count(100) == room.count(200) == summary["graded"]
 
 
 def test_what_the_server_does_to_a_reply_is_unscored_and_said(workspace: Path) -> None:
-    # one at a time; the reply that is cut off is asked for again behind all others
-    texts = iter(
-        [
-            reply("<think>", "length"),
-            reply("Hm."),
-            (400, {"error": "too long"}),
-            reply("", "content_filter"),
-            reply("<think>", "length"),
-        ]
-    )
-    _few(workspace, 4)
-    with fault_server(lambda server, body: next(texts)) as server:
-        _judge_settings(workspace, server, "concurrency = 1", "max_tokens = 64")
-        done = run("judge", "run", "--answers", "answers.jsonl", "--out", "v.jsonl", "--no-baseline", cwd=workspace)
+    faults = [reply("<think>", "length"), reply("Hm."), (400, {"error": "too long"}), reply("", "content_filter")]
+
+    def behaviour(_: FaultServer, body: dict[str, Any]) -> Any:
+        asked = body["messages"][-1]["content"]
+        return next(
+            (fault for row, fault in enumerate(faults) if f"says student {row}" in asked), reply("VERDICT: FAIL")
+        )
+
+    write(workspace / "answers.jsonl", dated_answers(4))
+    with fault_server(behaviour) as server:
+        judge_settings(workspace, server, "max_tokens = 64")
+        done = run(*JUDGE, "--no-baseline", cwd=workspace)
     assert "no answer could be scored, so there is no pass rate" in done.stderr
-    verdicts = _verdicts(workspace / "v.jsonl")
+    verdicts = verdicts_of(workspace / "v.jsonl")
     assert [verdict.reason for verdict in verdicts] == ["length", "parse", "engine", "refusal"]
     assert "too long" in verdicts[2].explanation
     summary = json.loads((workspace / "v.jsonl.summary.json").read_text())
-    assert (summary["pass_rate"], summary["counts"]["UNSCORED"]) == (None, 4)
+    assert (summary["pass_rate"], summary["counts"]["UNSCORED"], summary["valid"]) == (None, 4, False)
 
 
-def test_engine_errors_are_asked_for_again_by_the_next_run(workspace: Path) -> None:
-    _few(workspace, 3)
-    command = ("judge", "run", "--answers", "answers.jsonl", "--out", "v.jsonl", "--no-baseline")
-    with fault_server(lambda server, body: (400, {"error": "no"})) as server:
-        _judge_settings(workspace, server)
-        assert run_json(*command, cwd=workspace)["counts"]["UNSCORED"] == 3
+def test_a_dry_run_counts_and_starts_nothing(workspace: Path) -> None:
+    write(workspace / "answers.jsonl", dated_answers(6) + dated_answers(2, repeated=True))
     with fault_server(lambda server, body: reply("VERDICT: PASS")) as server:
-        _judge_settings(workspace, server)
-        assert run_json(*command, cwd=workspace)["counts"]["PASS"] == 3
+        judge_settings(workspace, server)
+        done = run(*JUDGE, "--dry-run", cwd=workspace)
+        planned = run_json(*JUDGE, "--dry-run", cwd=workspace)
+        assert not server.calls
+        assert [path.name for path in workspace.iterdir() if path.name not in ("factory.toml", "answers.jsonl")] == []
+        summary = run_json(*JUDGE, cwd=workspace)
+        after = run_json(*JUDGE, "--dry-run", cwd=workspace)
+    parts = planned["parts"]
+    assert {name: part["rows"] for name, part in parts.items() if name != "canaries"} == {
+        "answers": 8,
+        "votes": 4,
+        "baseline": 8,
+    }
+    assert parts["answers"] == {"rows": 8, "ruled": 0, "kept": 0, "ask": 8}
+    assert parts["canaries"]["ruled"] >= 8  # a colon needs no grader
+    assert planned["ask"] == summary["graded"] == len(server.calls)
+    assert after["ask"] == 0
+    assert after["parts"]["votes"] == {"rows": 4, "ruled": 0, "kept": 4, "ask": 0}
+    assert "votes 2 and 3 of a tenth" in done.stdout
+    assert "nothing has been started" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -299,72 +204,105 @@ def test_engine_errors_are_asked_for_again_by_the_next_run(workspace: Path) -> N
         ("GOOD\nGOOD\n{not json\n", ["answers.jsonl:3", "Invalid JSON"]),
         ("GOOD\nEXTRA\n", ["answers.jsonl:2", "field surprise"]),
         ("MISSING\n", ["answers.jsonl:1", "field item.reference"]),
+        ("GOOD\nOTHER\n", ["the item i0 stands here twice with two values of reference"]),
         ("\udcff\n", ["answers.jsonl:1"]),
     ],
 )
 def test_bad_answers_are_refused_by_file_line_and_field(workspace: Path, content: str | None, words: list[str]) -> None:
-    good = _answers()[0].model_dump()
-    missing = json.loads(json.dumps(good))
+    good = case_answers()[0].model_dump()
+    missing, other = json.loads(json.dumps(good)), json.loads(json.dumps(good))
     del missing["item"]["reference"]
+    other["item"]["reference"] = "On 1 December 1939."
     if content is not None:
-        text = content.replace("GOOD", json.dumps(good)).replace("MISSING", json.dumps(missing))
-        text = text.replace("EXTRA", json.dumps({**good, "surprise": 1}))
-        (workspace / "answers.jsonl").write_bytes(text.encode("utf-8", "surrogateescape"))
+        for name, value in (
+            ("GOOD", good),
+            ("MISSING", missing),
+            ("OTHER", other),
+            ("EXTRA", {**good, "surprise": 1}),
+        ):
+            content = content.replace(name, json.dumps(value))
+        (workspace / "answers.jsonl").write_bytes(content.encode("utf-8", "surrogateescape"))
     name = "nothing.jsonl" if content is None else "answers.jsonl"
-    done = run("judge", "run", "--answers", name, "--out", "v.jsonl", cwd=workspace, code=2)
+    with pytest.raises(UsageError) as caught:
+        judge(workspace / name, workspace / "v.jsonl", RulesGrader(), Workspace(workspace))
     for word in [*words, "mend:"]:
-        assert word in done.stderr, done.stderr
-    assert done.stdout == ""
+        assert word in str(caught.value)
     assert not list(workspace.glob("v.jsonl*"))
+    assert not (workspace / "train").exists()
 
 
-def test_blank_lines_are_no_answers(workspace: Path) -> None:
-    path = workspace / "answers.jsonl"
+def test_blank_lines_are_no_answers_and_rows_may_stand_twice(workspace: Path) -> None:
+    path, out = workspace / "answers.jsonl", workspace / "v.jsonl"
     path.write_text("\n" + path.read_text() + "\n\n")
     assert len(read_answers(path)[0]) == len(CASES)
+    answers = dated_answers(3, repeated=True)
+    siblings = answers[0].item.model_copy(update={"siblings": ("It began late in 1939.",)})
+    more = make_answer(siblings, "In 1939, says student 0 of them.")
+    write(path, [*answers, *answers, more])
+    summary = judge(path, out, Scripted(lambda answer, vote: "PASS"), Workspace(workspace), baseline=False)
+    assert summary["counts"]["PASS"] == 7
+    assert summary["flips"]["repeated"] == 4  # three questions, one of them with two answers
+    assert len(verdicts_of(out)) == 7
 
 
 def test_wrong_use_is_refused(workspace: Path) -> None:
-    path = workspace / "answers.jsonl"
+    path, place = workspace / "answers.jsonl", Workspace(workspace)
     before = path.read_bytes()
     with pytest.raises(UsageError, match="names the file of answers"):
-        judge(path, path, RulesGrader())
+        judge(path, path, RulesGrader(), place)
+    fellow = Files(workspace / "v.jsonl").canaries
+    path.rename(fellow)  # the run would write over it
+    with pytest.raises(UsageError, match="names the file of answers"):
+        judge(fellow, workspace / "v.jsonl", RulesGrader(), place)
+    fellow.rename(path)
+    with pytest.raises(UsageError, match="names a folder"):
+        judge(path, workspace, RulesGrader(), place)
     assert path.read_bytes() == before
     done = run("judge", "run", "--answers", str(path), "--out", "v", "--backend", "openai", cwd=workspace, code=2)
     assert "judge.base_url is not a URL" in done.stderr
     done = run("judge", "run", "--answers", str(path), "--out", "v", "--backend", "llama", cwd=workspace, code=2)
     assert "rules" in done.stderr
+    done = run("judge", "run", "--answers", str(path), "--out", "gone/v", cwd=workspace, code=2)
+    assert "the folder for the verdicts does not exist" in done.stderr
+    done = run("judge", "run", "--answers", "nothing.jsonl", "--out", "v", cwd=workspace, code=2)
+    assert "there is no such file of answers" in done.stderr
+    assert done.stdout == ""
 
 
 def test_a_server_that_is_not_there_is_a_failure_and_resumable(workspace: Path) -> None:
     (workspace / "factory.toml").write_text('[judge]\nbackend = "openai"\nbase_url = "http://127.0.0.1:9/v1"\n')
-    done = run("judge", "run", "--answers", "answers.jsonl", "--out", "v.jsonl", cwd=workspace, code=1)
+    write(workspace / "answers.jsonl", dated_answers(4))
+    done = run(*JUDGE, cwd=workspace, code=1)
     assert "cannot be reached" in done.stderr
-    assert not (workspace / "v.jsonl").exists()
-    summary = run_json(
-        "judge", "run", "--answers", "answers.jsonl", "--out", "v.jsonl", "--backend", "rules", cwd=workspace
-    )
-    assert summary["scored"] > 0
+    assert not list(workspace.glob("v.jsonl*"))
+    assert run_json(*JUDGE, "--backend", "rules", cwd=workspace)["scored"] == 4
 
 
 def test_two_judges_on_one_file_are_refused(workspace: Path) -> None:
     with fault_server(lambda server, body: 20.0) as server:
-        _judge_settings(workspace, server)
-        command = [sys.executable, "-m", "judge.cli", "run", "--answers", "answers.jsonl", "--out", "v.jsonl"]
-        with subprocess.Popen(
-            command, cwd=workspace, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, stderr=subprocess.DEVNULL
-        ) as process:
-            until = time.monotonic() + 20
-            while not server.calls:
-                assert time.monotonic() < until
-                time.sleep(0.05)
-            done = run("judge", "run", "--answers", "answers.jsonl", "--out", "v.jsonl", cwd=workspace, code=1)
-            process.kill()
-    assert "another judge writes the same file" in done.stderr
+        judge_settings(workspace, server)
+        with running_judge(workspace) as process:
+            await_calls(server, 1, process)
+            done = run(*JUDGE, cwd=workspace, code=1)
+    assert f"another judge writes the same file (pid {process.pid})" in done.stderr
+    # the lock that the killed one left is nobody's
+    assert (workspace / "v.jsonl.lock").exists()
+    assert run_json(*JUDGE, "--backend", "rules", cwd=workspace)["scored"] > 0
+    assert not (workspace / "v.jsonl.lock").exists()
+
+
+def test_the_table_names_splits_for_people_and_says_what_to_believe(workspace: Path) -> None:
+    done = run(*JUDGE, "--backend", "rules", cwd=workspace)
+    for words in ("held-out phrasing", "unseen article", "family truth", "corrected (95 %)", "shuffled answers"):
+        assert words in done.stdout
+    for words in ("answers of known worth (canaries)", "kappa", "judged three times", "articles"):
+        assert words in done.stderr
+    assert "{" not in done.stdout + done.stderr
 
 
 def test_one_answer_has_no_shuffled_baseline(workspace: Path) -> None:
-    _few(workspace, 1)
-    summary = judge(workspace / "answers.jsonl", workspace / "v.jsonl", RulesGrader())
+    write(workspace / "answers.jsonl", dated_answers(1))
+    summary = judge(workspace / "answers.jsonl", workspace / "v.jsonl", RulesGrader(), Workspace(workspace))
     assert summary["baseline"] is None
     assert summary["counts"]["PASS"] == 1
+    assert summary["clustered"] is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from tests.trainer.saved_run import run_tokenizer, saved_run
 from tests.trainer.small_run import CPU, packed_workspace, train_run
 from trainer.answer import answer_items, load_student, stream, write_answers
 from trainer.chatml import IM_END
-from trainer.evalset import eval_items
+from trainer.evalset import eval_items, eval_sets
 from trainer.generate import top_k_sampler
+from trainer.metrics import ROUNDS, RoundPoint
 from trainer.paths import TrainPaths
+from trainer.shuffle import shuffle
 
 KNOWN = "What does the calendar say of May 1940?"
 
@@ -50,6 +53,43 @@ def test_it_answers_the_held_out_questions_and_stops(trained: Workspace, tmp_pat
         assert answer.text
     right = sum(answer.text == answer.item.reference for answer in answers)
     assert right >= 1, [(answer.item.question, answer.text) for answer in answers]
+
+
+def test_splits_stand_one_behind_the_other_in_one_file(trained: Workspace, tmp_path: Path) -> None:
+    out, asked = tmp_path / "answers.jsonl", ["unseen", "train", "phrasing"]
+    options = [option for split in [*asked, "unseen"] for option in ("--split", split)]
+    result = run_json(
+        "trainer", "answer", *options, "--limit", "4", "--max-tokens", "9", "--out", str(out), cwd=trained.root
+    )
+    answers = [Answer.model_validate_json(line) for line in out.read_text().splitlines()]
+    sets = eval_sets(trained, ["unseen", "train", "phrasing"], 4, trained.settings.train.seed)
+    assert [answer.item for answer in answers] == [item for items, _ in sets.values() for item in items]
+    assert any(answer.item.siblings for answer in answers)
+    assert list(result["by_split"]) == asked
+    for name, told in result["by_split"].items():
+        of_split = [answer for answer in answers if answer.item.split == name]
+        ended = sum(answer.stopped == "end" for answer in of_split)
+        assert (told["answers"], told["stopped"], told["stop_rate"]) == (4, ended, ended / 4)
+        assert told["questions"] == sets[name][1].figures()
+    assert result["answers"] == 12
+    assert result["stopped"] == sum(told["stopped"] for told in result["by_split"].values())
+    assert result["questions"]["chosen"] == 12
+
+
+def test_a_split_without_a_question_is_said_and_no_error(workspace: Workspace) -> None:
+    for shard in workspace.root.glob("shards/**/*.jsonl"):
+        lines = shard.read_text().splitlines(keepends=True)
+        shard.write_text("".join(line for line in lines if json.loads(line)["split"] == "train"))
+    shuffle(workspace, 1)
+    saved_run(workspace)
+    asked = ("--limit", "2", "--max-tokens", "3", "--out", "answers.jsonl")
+    done = run("trainer", "answer", "--split", "all", *asked, cwd=workspace.root)
+    assert "the split phrasing has no question to ask" in done.stderr
+    assert "the split unseen has no question to ask" in done.stderr
+    answers = [Answer.model_validate_json(line) for line in (workspace.root / "answers.jsonl").read_text().splitlines()]
+    assert [answer.item.split for answer in answers] == ["train", "train"]
+    (row,) = [line for line in done.stdout.splitlines() if line.startswith("trained phrasing")]
+    assert row.split()[2] == "2"
 
 
 def test_answers_are_repeatable_and_cut_where_asked(trained: Workspace) -> None:
@@ -117,6 +157,42 @@ def test_best_is_the_one_with_the_lowest_loss_on_phrasing(workspace: Workspace) 
         load_student(workspace, "blind", CPU, Path("best"))
     with pytest.raises(UsageError, match="run nowhere has no checkpoint"):
         load_student(workspace, "nowhere", CPU, Path("best"))
+
+
+def judged(folder: Path, *points: RoundPoint) -> None:
+    (folder / ROUNDS).write_text("".join(point.model_dump_json() + "\n" for point in points), "utf-8")
+
+
+def test_best_judged_is_the_one_with_the_highest_pass_rate_that_is_believed(workspace: Workspace) -> None:
+    for step in (5, 10, 15, 20):
+        path, _ = saved_run(workspace, step=step, phrasing=float(step))
+    folder = path.parent.parent
+    judged(
+        folder,
+        RoundPoint(round=1, step=5, pass_rate=0.3),
+        RoundPoint(round=2, step=10, pass_rate=0.5),
+        RoundPoint(round=2, step=10, split="train", pass_rate=0.9),
+        RoundPoint(round=3, step=15, pass_rate=0.5),
+        RoundPoint(round=3, step=15, split="unseen", pass_rate=0.95),
+        RoundPoint(round=4, step=20, pass_rate=0.8, problems=("the judge took all for right",)),
+    )
+    assert load_student(workspace, "main", CPU, Path("best-judged")).name == "main/step-000010"
+    assert load_student(workspace, "main", CPU, Path("best")).name == "main/step-000005"
+    shutil.rmtree(folder / "checkpoints/step-000010")
+    with pytest.raises(UsageError, match="the checkpoint that was judged best, of step 10, is gone"):
+        load_student(workspace, "main", CPU, Path("best-judged"))
+
+
+def test_without_a_judging_none_is_best_judged(workspace: Workspace) -> None:
+    path, _ = saved_run(workspace, step=5)
+    with pytest.raises(UsageError, match="no checkpoint of run main was judged"):
+        load_student(workspace, "main", CPU, Path("best-judged"))
+    judged(path.parent.parent, RoundPoint(round=1, step=5, split="unseen", pass_rate=0.9))
+    with pytest.raises(UsageError, match="no checkpoint of run main was judged"):
+        load_student(workspace, "main", CPU, Path("best-judged"))
+    judged(path.parent.parent, RoundPoint(round=1, step=5, pass_rate=0.9, problems=("invalid",)))
+    with pytest.raises(UsageError, match="no judging of run main on held-out phrasings is to be believed"):
+        load_student(workspace, "main", CPU, Path("best-judged"))
 
 
 def test_a_new_tokenizer_orphans_no_run(workspace: Workspace, tmp_path: Path) -> None:

@@ -21,9 +21,10 @@ from foundation.tables import TrainSettings
 from tests.support.commands import REPOSITORY
 from tests.trainer.small_run import THREADS, one_context, random_records, small_model
 from trainer import checkpoint, tensorfile
-from trainer.checkpoint import KEEP, MANIFEST, MODEL, OPTIMIZER, STATE, OtherVersion, TrainState
+from trainer.checkpoint import MANIFEST, MODEL, OPTIMIZER, STATE, OtherVersion, TrainState
 from trainer.model import Model
 from trainer.optim import Optimizers, build_optimizers
+from trainer.paths import KEEP, keep_judged
 from trainer.presets import recipe
 
 FILES = (MANIFEST, MODEL, OPTIMIZER, STATE)
@@ -145,15 +146,19 @@ def test_the_newest_are_kept_and_the_best(folder: Path) -> None:
 
 
 def test_a_marked_one_is_kept(folder: Path) -> None:
-    checkpoint.mark(save(folder, 1))
+    keep_judged(save(folder, 1))
     for step in (2, 3, 4):
         save(folder, step)
     assert names(folder) == ["step-000001", "step-000003", "step-000004"]
     assert (folder / "step-000001" / KEEP).exists()
     assert checkpoint.read_state(folder / "step-000001").step == 1
-    checkpoint.mark(folder / "step-000001", kept=False)
-    save(folder, 5)
-    assert names(folder) == ["step-000004", "step-000005"]
+    keep_judged(folder / "step-000001", kept=False)
+    (folder / "step-000004" / KEEP).touch()  # by hand: the orchestrator leaves it alone
+    keep_judged(folder / "step-000004", kept=False)
+    for step in (5, 6, 7):
+        save(folder, step)
+    assert names(folder) == ["step-000004", "step-000006", "step-000007"]
+    keep_judged(folder / "step-000099", kept=False)
 
 
 def test_the_best_that_is_damaged_is_passed_over(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 
 import pytest
@@ -11,8 +11,9 @@ from foundation.corpus import BLOCKS, Corpus, jsonl
 from foundation.errors import UsageError
 from foundation.reader import read
 from foundation.records import Record
-from foundation.workspace import Workspace
-from trainer.evalset import eval_items
+from foundation.workspace import FILE, Workspace
+from trainer.evalset import eval_items, eval_sets
+from trainer.paths import SPLITS
 from trainer.shuffle import shuffle
 
 
@@ -114,6 +115,97 @@ def test_an_item_without_its_snippet_is_left_out_and_counted(shuffled: Workspace
     items, counts = eval_items(shuffled, "unseen", 1000, 1)
     assert counts.no_snippet == 3
     assert len(items) == 33
+
+
+def test_trained_questions_are_those_of_the_train_split(shuffled: Workspace) -> None:
+    items, counts = eval_items(shuffled, "train", 30, 1)
+    records = {record.id: record for record in read(shuffled.store)}
+    assert counts.records == sum(record.split == "train" for record in records.values())
+    assert len(items) == counts.chosen == 30
+    pairs = [pair for item in items if (pair := records[item.record_id].pair_id)]
+    assert len(pairs) == len(set(pairs)) > 3
+    for item in items:
+        record = records[item.record_id]
+        assert item.split == record.split == "train"
+        assert (item.question, item.reference) == (record.messages[0].content, record.messages[1].content)
+    assert eval_items(shuffled, "train", 40, 1)[0][:30] == items
+    assert eval_items(shuffled, "train", 30, 2)[0] != items
+    shuffle(shuffled, 99)
+    assert eval_items(shuffled, "train", 30, 1)[0] == items
+
+
+def test_a_question_that_is_held_out_too_is_not_asked_as_a_trained_one(
+    shuffled: Workspace, record_of: Callable[..., Record]
+) -> None:
+    items, before = eval_items(shuffled, "train", 1000, 1)
+    gone = next(item for item in items if item.family == "qa")
+    snippet = next(Corpus(shuffled.store).all_snippets())
+    pairs = [("user", gone.question.lower()), ("assistant", "Something else.")]
+    add(shuffled, record_of(snippet, pairs, prompt_type="qa/leak", split="unseen"))
+    after, counts = eval_items(shuffled, "train", 1000, 1)
+    assert (counts.leaked, before.leaked) == (1, 0)
+    assert [item.question for item in after] == [item.question for item in items if item.id != gone.id]
+
+
+def test_splits_together_are_as_each_alone(shuffled: Workspace) -> None:
+    together = eval_sets(shuffled, ["unseen", "train", "phrasing"], 20, 1)
+    assert list(together) == ["unseen", "train", "phrasing"]
+    for split in SPLITS:
+        assert together[split] == eval_items(shuffled, split, 20, 1)
+
+
+def test_what_was_never_trained_on_is_not_asked_as_trained(shuffled: Workspace) -> None:
+    """Neither what the share left out nor what the mix gives no weight."""
+    shuffle(shuffled, 1, share=0.3)
+    _, counts = eval_items(shuffled, "train", 1000, 1)
+    everything = sum(record.split == "train" for record in read(shuffled.store))
+    assert counts.records < everything / 2
+    settings = (shuffled.root / FILE).read_text()
+    (shuffled.root / FILE).write_text(settings + "[mix]\nweights = {qpt = 0.0}\n")
+    items, counts = eval_items(Workspace(shuffled.root), "train", 1000, 1)
+    assert {item.family for item in items} == {"qa", "contrastive"}
+    assert counts.untrained > 0
+    assert counts.records == sum(counts.figures().values()) - counts.records
+
+
+def test_few_are_chosen_of_many_as_if_all_were_held(shuffled: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With room for a few records only, those with the lowest hashes are drawn all the same."""
+    whole, _ = eval_items(shuffled, "train", 1000, 1)
+    monkeypatch.setattr("trainer.evalset.SPARE", 0)
+    few, counts = eval_items(shuffled, "train", 4, 1)
+    assert few == whole[:4]
+    assert counts.records == sum(counts.figures().values()) - counts.records
+
+
+def test_siblings_are_other_answers_on_the_same_snippet(shuffled: Workspace, record_of: Callable[..., Record]) -> None:
+    snippet = next(Corpus(shuffled.store).all_snippets())
+    add(
+        shuffled,
+        *(
+            record_of(snippet, [("user", f"What {number}?"), ("assistant", text)], prompt_type=f"more/{number}")
+            for number, text in enumerate(["The same.", "the SAME", "Another.", "...", *map("Nr {}".format, range(7))])
+        ),
+    )
+    records = {record.id: record for record in read(shuffled.store)}
+    sets = eval_sets(shuffled, SPLITS, 1000, 1)
+    items = [item for items, _ in sets.values() for item in items]
+    of_snippet: dict[str, list[Record]] = defaultdict(list)
+    for record in records.values():
+        of_snippet[record.snippet_id].append(record)
+    for item in items:
+        record = records[item.record_id]
+        others = {it.messages[1].content for it in of_snippet[record.snippet_id] if it.id != record.id}
+        assert others >= set(item.siblings)
+        assert item.reference not in item.siblings
+        assert len(item.siblings) == len(set(map(str.casefold, item.siblings))) <= 8
+    crowded = [item for item in items if records[item.record_id].snippet_id == snippet.id]
+    assert {len(item.siblings) for item in crowded} == {8}
+    (same,) = [item for item in crowded if item.question in ("What 0?", "What 1?")][:1]
+    assert not {"The same.", "the SAME", "..."} & set(same.siblings)
+    quiet = next(item for item in items if item.family == "qa" and item.snippet != snippet.text)
+    assert len(quiet.siblings) == 2, "the description and the pair's one answer, given twice"
+    shuffle(shuffled, 99)
+    assert eval_sets(shuffled, SPLITS, 1000, 1) == sets, "in a stable order"
 
 
 def test_before_the_first_shuffle_it_says_so(workspace: Workspace) -> None:

@@ -21,7 +21,9 @@ from foundation.workspace import Workspace
 from tests.support.commands import MODULES, REPOSITORY, run, run_json
 from tests.trainer.saved_run import LLAMA, QWEN3, run_tokenizer, saved_run, told_run
 from trainer.export.archive import checked_label, entries, entry, entry_folder, relabel, weights_folder
+from trainer.export.card import summed_up
 from trainer.export.run import Wanted, export
+from trainer.metrics import RoundPoint
 from trainer.tokenizer import tokenizer_sha
 
 FILES = {
@@ -35,9 +37,22 @@ def names(folder: Path) -> list[str]:
     return sorted(os.listdir(folder)) if folder.is_dir() else []
 
 
+def judged_run(workspace: Workspace) -> None:
+    """What a run says of itself, its rounds with corrected rates, and one that is not to be believed."""
+    told_run(workspace)
+    path = workspace.train / "runs/main/rounds.jsonl"
+    first, *others = (RoundPoint.model_validate_json(line) for line in path.read_text("utf-8").splitlines())
+    corrected = first.model_copy(update={"corrected": 0.26, "corrected_low": 0.2, "corrected_high": 0.33})
+    doubted = RoundPoint(
+        round=1, step=7, split="train", pass_rate=0.77, low=0.7, high=0.8, corrected=0.777, baseline=0.077, stop_rate=0.77,
+        problems=("5.0 % are <b>unscored", "and more"),
+    )  # fmt: skip
+    path.write_text("".join(f"{one.model_dump_json()}\n" for one in (corrected, doubted, *others)), "utf-8")
+
+
 def test_an_export_says_what_it_is(workspace: Workspace) -> None:
     path, model = saved_run(workspace)
-    told_run(workspace)
+    judged_run(workspace)
     folder, made = export(workspace, Wanted(run="main", label="not-good:  repeats   itself"))
     assert folder == workspace.root / "models/main-000007"
     assert {one.name for one in folder.iterdir()} == FILES
@@ -56,6 +71,10 @@ def test_an_export_says_what_it_is(workspace: Workspace) -> None:
     assert judged is not None
     assert (judged.pass_rate, judged.low, judged.high) == (0.245, 0.191, 0.309)
     assert made.judged("unseen") is None
+    # a judging that something speaks against is there, and is no pass rate
+    assert made.judged("train") is None
+    doubted = made.judging("train")
+    assert doubted is not None and doubted.pass_rate == 0.77 and not doubted.believed
     records = [record for record in read(workspace.store) if record.split == "train"]
     assert made.data.manifest == pin(workspace.store).fingerprint
     assert made.data.total == len(records)
@@ -67,7 +86,7 @@ def test_an_export_says_what_it_is(workspace: Workspace) -> None:
 
 def test_the_card_says_it_to_people(workspace: Workspace) -> None:
     saved_run(workspace)
-    told_run(workspace)
+    judged_run(workspace)
     folder, made = export(workspace, Wanted(run="main"))
     card = (folder / "README.md").read_text("utf-8")
     assert card.startswith("---\nlanguage: en\nlibrary_name: transformers\n")
@@ -79,13 +98,71 @@ def test_the_card_says_it_to_people(workspace: Workspace) -> None:
         "| calendar | not stated | 5 |",
         "`qa/first-day`",
         "Qwen3ForCausalLM; the weights of q_norm and k_norm are all 1; the embedding holds each row scaled",
-        "| judged right, `unseen` | not judged at this step |",
+        "| judged right, held-out phrasing | 24.5 % (19.1–30.9) |",
+        "corrected for the errors the judge made on answers of known worth | 26.0 % (20.0–33.0) |",
+        "| judged right, unseen article | not judged: the judging failed |",
+        "| judged right, trained phrasing | not believed: 5.0 % are &lt;b>unscored; and more |",
         made.tokenizer,
         made.data.manifest,
     ):
         assert told in card, told
+    assert "77" not in card.partition("## How well it did")[2].partition("## Data")[0]
     relabel(workspace, made.name, "collapsed")
     assert (folder / "README.md").read_text("utf-8") == card.replace("unlabelled", "collapsed")
+
+
+def test_a_table_says_of_every_split_what_its_judging_came_to(workspace: Workspace) -> None:
+    saved_run(workspace)
+    judged_run(workspace)
+    _, made = export(workspace, Wanted(run="main"))
+    assert summed_up(made).splitlines() == [
+        "trained phrasing not believed",
+        "held-out phrasing 24.5 % (19.1–30.9), corrected 26.0 %",
+        "unseen article failed",
+    ]
+    assert summed_up(made.model_copy(update={"rounds": ()})) == "not judged"
+
+
+def test_a_judging_that_is_not_believed_is_no_pass_rate(workspace: Workspace) -> None:
+    saved_run(workspace)
+    told_run(workspace)
+    point = RoundPoint(
+        round=1, step=7, pass_rate=0.93, low=0.9, high=0.96, problems=("a judge that passes wrong dates",)
+    )
+    (workspace.train / "runs/main/rounds.jsonl").write_text(point.model_dump_json() + "\n", "utf-8")
+    folder, made = export(workspace, Wanted(run="main"))
+    card = (folder / "README.md").read_text("utf-8")
+    assert "| judged right, held-out phrasing | not believed: a judge that passes wrong dates |" in card
+    assert "The judging of its answers has no figure to believe" in card
+    assert "93.0" not in card
+    assert made.judged() is None
+    (document,) = run_json("trainer", "models", cwd=workspace.root)
+    assert (document["pass_rate"], document["low"], document["high"]) == (None, None, None)
+    listing = run("trainer", "models", cwd=workspace.root).stdout
+    assert "93.0" not in listing
+
+
+def test_the_best_judged_checkpoint_can_be_exported(workspace: Workspace) -> None:
+    saved_run(workspace, step=5)
+    saved_run(workspace, step=9)
+    told_run(workspace, step=5)
+    points = [RoundPoint(round=1, step=5, pass_rate=0.4), RoundPoint(round=2, step=9, pass_rate=0.9, problems=("no",))]
+    (workspace.train / "runs/main/rounds.jsonl").write_text("".join(f"{one.model_dump_json()}\n" for one in points))
+    _, made = export(workspace, Wanted(run="main", checkpoint=Path("best-judged")))
+    assert (made.name, made.step) == ("main-000005", 5)
+
+
+def test_an_entry_of_before_is_still_read(workspace: Workspace) -> None:
+    saved_run(workspace)
+    told_run(workspace)
+    _, made = export(workspace, Wanted(run="main"))
+    path = entry_folder(workspace, made.name) / "archive.json"
+    old = json.loads(path.read_text())
+    new = {"corrected", "corrected_low", "corrected_high", "gpu_seconds", "problems"}
+    old["rounds"] = [{name: value for name, value in one.items() if name not in new} for one in old["rounds"][:1]]
+    path.write_text(json.dumps(old))
+    judged = entry(workspace, made.name).judged()
+    assert judged is not None and judged.pass_rate == 0.245 and judged.corrected is None
 
 
 def test_what_is_not_known_is_not_guessed(workspace: Workspace) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -18,8 +19,10 @@ from matplotlib.text import Text
 from foundation.errors import Failure
 from foundation.tables import TrainSettings
 from tests.trainer.written_run import fill, judged, run_info
-from trainer.metrics import METRICS, ROUNDS, History, RoundPoint, RunInfo, read_rounds, read_run_info
-from trainer.plot import STRETCHES, STYLE, _limits, _smooth, _thin, compose, draw
+from trainer.judgings import best_loss
+from trainer.metrics import METRICS, ROUNDS, History, Metric, RoundPoint, RunInfo, read_rounds, read_run_info
+from trainer.plot import STRETCHES, STYLE, _limits, _smooth, _thin, compose, draw, gap
+from trainer.plot_rounds import DOUBTED, LOOKS
 
 
 def figure_of(folder: Path) -> Figure:
@@ -27,7 +30,7 @@ def figure_of(folder: Path) -> Figure:
     history = History(folder)
     history.refresh()
     with matplotlib.rc_context(STYLE):
-        figure = compose(read_run_info(folder), history, read_rounds(folder))
+        figure = compose(read_run_info(folder), history, read_rounds(folder), best_loss(history, folder))
         FigureCanvasAgg(figure).draw()
     return figure
 
@@ -57,7 +60,7 @@ def test_the_picture_is_made_whole_and_again(tmp_path: Path) -> None:
     fill(tmp_path, 60)
     picture = draw(tmp_path)
     assert picture == tmp_path / "loss.png"
-    assert size(picture) == (1320, 816)
+    assert size(picture) == (1320, 960)
     first = picture.read_bytes()
     assert draw(tmp_path).read_bytes() == first
     judged(tmp_path, RoundPoint(round=1, step=30, pass_rate=0.6, low=0.5, high=0.7, baseline=0.1))
@@ -73,8 +76,9 @@ def test_everything_that_matters_is_in_it(tmp_path: Path) -> None:
     everything = "\n".join(shown)
     for part in (
         "run first", "git abc1234", "preset demo", "4,262,144 parameters", "context 512", "4 contexts a step (2 at once)",
-        "muon, wsd", "bfloat16 on cpu, compiled", "attention segments", "of 200 steps", "train 0.13", "phrasings 0.067",
-        "unseen articles 5.000", "phrasings 61 % (55–67 %)", "answers shuffled 12 %",
+        "muon, wsd", "bfloat16 on cpu, compiled", "attention segments", "of 200 steps", "train 0.13", "held-out phrasing 0.067",
+        "unseen article 5.000", "held-out phrasing 61 % (55–67 %)", "answers shuffled 12 %", "best at step 60",
+        "lowest loss on held-out phrasing 0.067 at step 60", "train–validation gap −0.067",
     ):  # fmt: skip
         assert part in everything, part
     for label, value in {
@@ -88,25 +92,46 @@ def test_everything_that_matters_is_in_it(tmp_path: Path) -> None:
     assert "tokens a second 51,200" in shown
 
 
+def rounds(count: int, each: int, **more: Any) -> list[RoundPoint]:
+    """So many rounds of three splits, `each` steps apart, the splits ten points from each other."""
+    values: dict[str, Any] = {"baseline": 0.1, "corrected": 0.55, "corrected_low": 0.45, "corrected_high": 0.65}
+    return [
+        RoundPoint.model_validate(
+            {
+                "round": number,
+                "step": each * number,
+                "split": split,
+                "pass_rate": rate,
+                "low": rate - 0.05,
+                "high": rate + 0.05,
+            }
+            | values
+            | more
+        )
+        for number in range(1, count + 1)
+        for split, rate in (("train", 0.6), ("phrasing", 0.5), ("unseen", 0.4))
+    ]
+
+
 STAGES: dict[str, tuple[int, dict[str, Any], list[RoundPoint]]] = {
     "nothing yet": (0, {}, []),
     "one step": (1, {}, []),
     "three steps": (3, {"steps": 1000}, []),
-    "some rounds": (
-        60,
-        {"steps": 60},
-        [
-            RoundPoint(round=number, step=20 * number, split=split, pass_rate=1.0, low=0.98, high=1.0, baseline=1.0)
-            for number in (1, 2, 3)
-            for split in ("phrasing", "unseen")
-        ],
+    "one round": (60, {}, rounds(1, 60)),
+    "two rounds": (60, {"steps": 60}, rounds(2, 30)),
+    "all right": (60, {"steps": 60}, rounds(3, 20, pass_rate=1.0, low=0.98, high=1.0, baseline=1.0)),
+    "twelve rounds, of which some are not believed": (
+        120, {"steps": 120}, [*rounds(9, 10), *rounds(12, 10, problems=("5 % are unscored",))[27:]]
     ),
+    "forty rounds": (200, {}, rounds(40, 5)),
+    "refused": (30, {}, rounds(1, 30, pass_rate=None, low=None, high=None, problems=("$below$ its floor: " + "x y " * 200,))),
     "a round that failed": (30, {}, [RoundPoint(round=1, step=30, error="the judge could not be reached")]),
     "long names": (
         400,
         {"run": "r" * 64, "git": "0123456789abcdef changed", "parameters": 7_503_876_096, "preset": "ladder-7b",
          "steps": 1_234_567, "batch": 1200, "vocabulary": 262_144, "context": 131_072, "physical_batch": 100},
-        [RoundPoint(round=1, step=399, pass_rate=0.5, low=0.4, high=0.6)],
+        [*rounds(1, 1_234_567, pass_rate=1.0, low=0.99, high=1.0, corrected=1.0, corrected_low=0.99, corrected_high=1.0, baseline=1.0),
+         *rounds(100, 1, problems=("no",))[-3:], *(RoundPoint(round=number, step=5, error="no") for number in range(200, 299))],
     ),
 }  # fmt: skip
 
@@ -123,6 +148,105 @@ def test_no_text_lies_on_another_or_leaves_the_picture(tmp_path: Path, stage: st
         assert 0 <= box.x0 < box.x1 <= width and 0 <= box.y0 < box.y1 <= height, text
     for (one, first), (other, second) in itertools.combinations(boxes, 2):
         assert not first.overlaps(second), (one, other)
+
+
+def panel(figure: Figure, title: str) -> Axes:
+    (found,) = (axes for axes in figure.axes if axes.get_title(loc="left").startswith(title))
+    return found
+
+
+def drawn(axes: Axes) -> dict[tuple[str, str, str], list[tuple[float, float]]]:
+    """Every line with points, by (colour, marker, edge): where they are."""
+    return {
+        (str(line.get_color()), str(line.get_marker()), str(line.get_markeredgecolor())): [
+            (float(x), float(y)) for x, y in np.asarray(line.get_xydata()).tolist()
+        ]
+        for line in axes.lines
+        if len(np.asarray(line.get_xydata()))
+    }
+
+
+def test_every_split_has_its_line_and_what_is_not_believed_is_hollow_and_beside_it(tmp_path: Path) -> None:
+    # given three rounds, the second one with too much unscored
+    fill(tmp_path, 60, run_info(steps=60))
+    points = rounds(3, 20)
+    points[3:6] = [
+        point.model_copy(update={"problems": ("5 % are unscored",), "pass_rate": 0.9}) for point in points[3:6]
+    ]
+    judged(tmp_path, *points)
+    # when it is drawn
+    figure = figure_of(tmp_path)
+    lines = drawn(panel(figure, "judged right"))
+    # then the lines go from the first to the third round, and the second one's points are hollow
+    for split, rate in (("train", 60), ("phrasing", 50), ("unseen", 40)):
+        colour, marker, _ = LOOKS[split]  # type: ignore[index]
+        assert lines[colour, marker, colour] == [(20, pytest.approx(rate)), (60, pytest.approx(rate))], split
+        (hollow,) = (at for (_, shape, edge), at in lines.items() if shape == marker and edge == DOUBTED)
+        assert hollow == [(40, pytest.approx(90))], split
+    # and it is said, and is not the best
+    shown = [it.get_text() for it in texts(figure)]
+    for part in (
+        "not believed: 1", "best at step 20", "trained phrasing 60 % (55–65 %)", "held-out phrasing 50 % (45–55 %)",
+        "unseen article 40 % (35–45 %)", "corrected 55 % (45–65 %)", "trained less held-out: 10 points (3 to 17)",
+    ):  # fmt: skip
+        assert part in shown, part
+    assert [at for (_, marker, _), at in lines.items() if marker == "*"] == [[(20, pytest.approx(50))]]
+
+
+def test_a_newest_round_that_is_not_believed_has_no_figure_in_the_legend(tmp_path: Path) -> None:
+    fill(tmp_path, 60)
+    judged(tmp_path, *rounds(1, 30), *rounds(2, 30, problems=("no",), pass_rate=0.97)[3:])
+    shown = [it.get_text() for it in texts(figure_of(tmp_path))]
+    assert "held-out phrasing not believed" in shown
+    assert not [text for text in shown if "97" in text]
+
+
+def test_a_run_whose_every_judging_is_refused_says_why(tmp_path: Path) -> None:
+    fill(tmp_path, 30)
+    judged(
+        tmp_path, *rounds(1, 30, pass_rate=None, low=None, high=None, problems=("below the floor of wrong $numbers$",))
+    )
+    shown = [it.get_text() for it in texts(figure_of(tmp_path))]
+    assert "no judging has a pass rate: below the floor of wrong $numbers$" in shown
+    assert not [text for text in shown if text.startswith("best at")]
+
+
+def test_the_best_by_loss_is_the_lowest_after_the_start_the_later_of_equals(tmp_path: Path) -> None:
+    fill(tmp_path, 60)
+    measured = {0: 0.01, 10: 0.9, 20: 0.5, 30: 0.5, 40: 0.8}
+    rows = [row for row in (tmp_path / METRICS).read_text().splitlines() if '"phrasing"' not in row]
+    rows += [
+        Metric(step=at, epoch=0, tokens=0, supervised=0, phrasing=loss).model_dump_json()
+        for at, loss in measured.items()
+    ]
+    (tmp_path / METRICS).write_text("\n".join(rows) + "\n")
+    figure = figure_of(tmp_path)
+    assert "lowest loss on held-out phrasing 0.500 at step 30" in [it.get_text() for it in texts(figure)]
+    lines = drawn(panel(figure, "loss"))
+    assert [at for (_, marker, _), at in lines.items() if marker == "*"] == [[(30, 0.5)]]
+    # and of the checkpoints that the run keeps, where any of them was measured
+    for name in ("step-000015", "step-000040", "step-000010", "step-x", ".step-000020"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    figure = figure_of(tmp_path)
+    assert "best checkpoint by loss 0.800 at step 40" in [it.get_text() for it in texts(figure)]
+
+
+def test_the_gap_is_the_held_out_loss_less_the_smoothed_train_loss(tmp_path: Path) -> None:
+    # given a train loss of 2, and held-out ones of 4/step
+    fill(tmp_path, 60, losses=lambda _: 2.0)
+    history = History(tmp_path)
+    history.refresh()
+    steps, gaps = gap(history)
+    # then the gap is known wherever both were measured: not before the first step
+    assert steps.tolist() == [10, 20, 30, 40, 50, 60]
+    assert gaps.tolist() == pytest.approx([4 / step - 2 for step in steps])
+    assert panel(figure_of(tmp_path), "train–validation gap").get_title(loc="left") == "train–validation gap −1.933"
+
+
+def test_a_run_that_was_never_measured_has_no_panel_for_the_gap(tmp_path: Path) -> None:
+    fill(tmp_path, 5)
+    titles = [axes.get_title(loc="left") for axes in figure_of(tmp_path).axes]
+    assert len(titles) == 5 and not [title for title in titles if "gap" in title]
 
 
 def test_a_schedule_is_drawn_to_its_end_and_its_now_is_marked(tmp_path: Path) -> None:

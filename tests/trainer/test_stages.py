@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from foundation.processes import marked, session_members
-from trainer.stages import MARK, Ended, Signals, Stopped, end_leftovers, run_stage
+from trainer.stages import MARK, Ended, Lane, Signals, Stopped, end_leftovers, run_stage
 
 DETACHED = """
 import subprocess, sys
@@ -29,17 +29,8 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-u
 
     def run(text: str, *arguments: str, signals: Signals | None = None) -> Ended:
         (tmp_path / "modules" / "a_stage.py").write_text(text)
-        return run_stage(
-            "a_stage",
-            arguments,
-            name="the stage",
-            mark=tmp_path.name,
-            folder=tmp_path / "w",
-            log=tmp_path / "log",
-            signals=signals or Signals(),
-            gpu=None,
-            device={},
-        )
+        lane = Lane(mark=tmp_path.name, folder=tmp_path / "w", signals=signals or Signals())
+        return run_stage(lane, "a_stage", arguments, name="the stage", log=tmp_path / "log")
 
     return run
 

@@ -24,10 +24,13 @@ from tests.support.commands import REPOSITORY, run, run_json
 from tests.trainer.written_run import fill, judged, run_info
 from trainer.metrics import METRICS, RUN, RoundPoint
 from trainer.watch import Watcher, curve, ending, holder, line, newest_checkpoint, picture
+from trainer.watch_rounds import rounds_table
 
 POINTS = (
-    RoundPoint(round=1, step=100, pass_rate=0.31, low=0.25, high=0.37, baseline=0.12, unscored=2, seconds={"train": 100, "judge": 80}),
-    RoundPoint(round=1, step=100, split="unseen", pass_rate=0.05, low=0.02, high=0.09),
+    RoundPoint(round=1, step=100, pass_rate=0.31, low=0.25, high=0.37, baseline=0.12, unscored=2, corrected=0.33,
+               corrected_low=0.26, corrected_high=0.4, seconds={"train": 100, "judge": 80}),
+    RoundPoint(round=1, step=100, split="unseen", pass_rate=0.05, low=0.02, high=0.09, seconds={"train": 100, "judge": 80}),
+    RoundPoint(round=1, step=100, split="train", pass_rate=0.5, low=0.45, high=0.55, seconds={"train": 100, "judge": 80}),
     RoundPoint(round=2, step=200, error="the judge could not be reached"),
 )  # fmt: skip
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
@@ -87,7 +90,7 @@ def test_a_run_that_trains_is_told_with_every_figure(workspace: Workspace) -> No
     with holding(workspace, "train-main") as process:
         # when somebody looks
         document = run_json_of(workspace)
-        picture_ = shown(workspace)
+        picture_ = shown(workspace, 140)
     # then all of it is there
     assert (document["state"], document["pid"]) == ("training", process.pid)
     expected = {
@@ -98,13 +101,15 @@ def test_a_run_that_trains_is_told_with_every_figure(workspace: Workspace) -> No
     assert {name: document[name] for name in expected} == expected
     assert document["loss"] == pytest.approx(sum(8 / step for step in range(52, 61)) / 9)
     assert 0 <= document["since"] < 60
-    assert [point["pass_rate"] for point in document["rounds"]] == [0.31, 0.05, None]
+    assert [point["pass_rate"] for point in document["rounds"]] == [0.31, 0.05, 0.5, None]
     assert document["info"]["git"] == "abc1234"
     for part in (
         "run main", f"training (pid {process.pid}, last line", "git abc1234", "4,262,144 parameters", "muon, wsd",
-        "60 of 200 steps  5 min left", "phrasings 0.067", "unseen articles 5.000", "tokens/s 51,200", "MFU 41.2 %",
+        "60 of 200 steps  5 min left", "held-out phrasing 0.067", "unseen article 5.000", "tokens/s 51,200", "MFU 41.2 %",
         "memory 3.0 GiB", "learning rate 0.001", "weight decay 0.1", "gradient norm 0.5", "checkpoint step-000040",
-        "31 % (25–37 %)", "12 %", "5 % (2–9 %)", "the judge could not be reached", "3 min", "█",
+        "31 % (25–37 %)", "12 %", "5 % (2–9 %)", "50 % (45–55 %)", "33 % (26–40 %)", "round 2, held-out phrasing failed: the judge could not be reached",
+        "█", "best checkpoint by loss 0.100 at step 40", "best by pass rate 31 % (25–37 %) at step 100",
+        "trained less held-out 19 points (11 to 27)", "train 2 min, judge 80 s: 44 % for answering and judging",
     ):  # fmt: skip
         assert part in picture_, part
 
@@ -293,7 +298,74 @@ def test_what_is_said_at_the_end_has_the_pass_rate_of_held_out_phrasings(workspa
     judged(folder(workspace), *POINTS)
     look = Watcher(workspace, "main").look()
     assert look
-    assert ", judged right 31 % (25–37 %)" in ending(look)
+    assert ", judged right 31 % (25–37 %) at step 100, the newest judging failed" in ending(look)
+    judged(folder(workspace), *POINTS[:3])
+    again = Watcher(workspace, "main").look()
+    assert again and ending(again).endswith(", judged right 31 % (25–37 %)")
+
+
+def row(width: int, *points: RoundPoint) -> list[str]:
+    """The rounds' table, as lines."""
+    console = Console(width=width, file=open(os.devnull, "w"), record=True)  # noqa: SIM115
+    console.print(rounds_table(points, width, 10)[0])
+    return console.export_text().splitlines()
+
+
+DOUBTED = RoundPoint(
+    round=3, step=300, pass_rate=0.9, low=0.8, high=1.0, corrected=0.95, problems=("5.0 % of the answers are unscored",)
+)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 160])
+def test_a_row_a_round_at_every_width_and_no_rate_of_a_judging_that_is_not_believed(width: int) -> None:
+    rows = row(width, *POINTS, DOUBTED)
+    assert max(map(len, rows)) <= width
+    assert [one.split()[0] for one in rows[1:4]] == ["1", "2", "3"]
+    assert "held-out phrasing" in rows[0] and "31 % (25–37 %)" in rows[1] and "failed" in rows[2]
+    assert "not believed" in rows[3] and "90 %" not in rows[3] and "95 %" not in rows[3]
+    if width >= 100:
+        assert rows[4] == "round 3, held-out phrasing not believed: 5.0 % of the answers are unscored"
+        assert "50 % (45–55 %)" in rows[1] and "5 % (2–9 %)" in rows[1] and "33 % (26–40 %)" in rows[1]
+        assert rows[1].rstrip().endswith("44 %")
+
+
+def test_what_judging_takes_counts_once_a_round_and_the_best_is_one_that_is_believed(workspace: Workspace) -> None:
+    fill(folder(workspace), 60, run_info(run="main"))
+    spent = {"seconds": {"train": 60, "answer": 30, "judge": 10}, "gpu_seconds": {"train": 60, "answer": 25}}
+    points = [
+        RoundPoint(round=number, step=20 * number, split=split, pass_rate=number / 10, **spent)  # type: ignore[arg-type]
+        for number in (1, 2)
+        for split in ("phrasing", "unseen", "train")
+    ]
+    judged(folder(workspace), *points, DOUBTED)
+    document = run_json_of(workspace)
+    assert document["stages"] == {
+        "seconds": {"train": 120, "answer": 60, "judge": 20},
+        "gpu_seconds": {"train": 120, "answer": 50},
+        "judging_share": pytest.approx(0.4),
+    }
+    assert document["best_by_loss"] == {"step": 60, "phrasing": 4 / 60, "checkpoint": False}
+    assert document["best_by_pass_rate"] == {"step": 40, "round": 2, "pass_rate": 0.2}
+    assert document["trained_less_held_out"] == {"value": 0, "low": 0, "high": 0}
+    assert [point["believed"] for point in document["rounds"]] == [True] * 6 + [False]
+    assert "on the GPU 3 min: 40 % for answering and judging" in shown(workspace)
+
+
+def test_a_run_that_was_ended_early_is_done_and_says_why(workspace: Workspace) -> None:
+    # given a run whose orchestrator ended it at step 60 of 200
+    fill(folder(workspace), 60, run_info(run="main"))
+    state_of = folder(workspace) / "orchestrate.json"
+    state_of.write_text('{"ended": "no higher pass rate for 3 rounds"}')
+    # then it is done, in every way it is looked at
+    document = run_json_of(workspace)
+    assert (document["state"], document["ended"]) == ("done", "no higher pass rate for 3 rounds")
+    assert "ended early: no higher pass rate for 3 rounds" in shown(workspace)
+    _, told = watching(workspace).communicate(timeout=60)
+    assert "it ended early: no higher pass rate for 3 rounds" in told
+    # and one whose state says nothing of it, or is torn, is stopped
+    for content in ('{"ended": ""}', "{}", "[]", '{"en'):
+        state_of.write_text(content)
+        assert state(workspace) == "stopped"
 
 
 def test_it_imports_no_torch(workspace: Workspace) -> None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from foundation.console import emit_json, plain, say, table
 from foundation.errors import FactoryError
-from trainer.commands.options import AS_JSON, CHECKPOINT, DEVICE, RUN, Device
+from trainer.commands.options import AS_JSON, CHECKPOINT, DEVICE, RUN, SPLIT_NAMES, Asked, Device, splits_of
 
 if TYPE_CHECKING:
-    from foundation.records import Role
+    from foundation.records import Answer, Role, Split
     from foundation.workspace import Workspace
     from trainer.answer import Student
+    from trainer.evalset import EvalCounts
     from trainer.generate import Choose
 QUIT, NEW = "/quit", "/new"
 
@@ -28,8 +31,14 @@ def register(app: typer.Typer) -> None:
 
 
 def answer_command(
-    split: Literal["phrasing", "unseen"] = typer.Option("phrasing", help="Which held-out split asks."),
-    limit: int | None = typer.Option(None, min=1, help="Questions, at most; default: judge.answers of factory.toml."),
+    split: list[Asked] = typer.Option(
+        [Asked.phrasing],
+        help="Who asks: phrasing (held-out phrasings), unseen (unseen articles), train (trained phrasings) or all; may be "
+        "given again: one behind the other in the file.",
+    ),
+    limit: int | None = typer.Option(
+        None, min=1, help="Questions a split, at most; default: judge.answers of factory.toml."
+    ),
     out: Path = typer.Option(..., help="File to write the answers to, as JSON lines."),
     max_tokens: int = typer.Option(256, min=1, help="Tokens in an answer, at most."),
     run: str = RUN,
@@ -37,48 +46,80 @@ def answer_command(
     device: Device = DEVICE,
     as_json: bool = AS_JSON,
 ) -> None:
-    """Answer held-out questions greedily, for `judge run`."""
+    """Answer questions greedily, for `judge run`."""
     import time
 
     from foundation.workspace import Workspace
     from trainer.answer import answer_items, load_student, write_answers
-    from trainer.evalset import eval_items
+    from trainer.evalset import eval_sets
     from trainer.setup import choose_device
 
-    workspace = Workspace.find()
+    workspace, splits = Workspace.find(), splits_of(split)
     settings = workspace.settings
-    with _gpu_for_answers(workspace, device):
+    with gpu_held(workspace, device, "trainer answer"):
         student = load_student(workspace, run, choose_device(device), checkpoint)
-        items, counts = eval_items(workspace, split, limit or settings.judge.answers, settings.train.seed)
-        if not items:
-            say(f"the split {split} has no question to ask: {counts.figures()}")
+        sets = eval_sets(workspace, splits, limit or settings.judge.answers, settings.train.seed)
+        for name, (items, counts) in sets.items():
+            if not items:
+                say(f"the split {name} has no question to ask: {counts.figures()}")
         started = time.perf_counter()
-        answers = answer_items(student, items, max_tokens)
+        answers = answer_items(student, [item for items, _ in sets.values() for item in items], max_tokens)
         seconds = time.perf_counter() - started
     write_answers(out, answers)
-    ended = sum(answer.stopped == "end" for answer in answers)
     result = {
         "checkpoint": student.name,
         "step": student.step,
-        "split": split,
+        "split": ",".join(splits),
+        **_told(answers),
+        "tokens": sum(answer.tokens for answer in answers),
+        "seconds": round(seconds, 2),
+        "file": str(out),
+    }
+    _report(result, answers, {name: counts for name, (_, counts) in sets.items()}, as_json)
+
+
+def _report(
+    result: dict[str, Any], answers: Sequence[Answer], questions: Mapping[Split, EvalCounts], as_json: bool
+) -> None:
+    """Say what was answered, over all and by split."""
+    by_split = {
+        name: _told([answer for answer in answers if answer.item.split == name]) | {"questions": counts.figures()}
+        for name, counts in questions.items()
+    }
+    if as_json:
+        total = Counter[str]()
+        for counts in questions.values():
+            total.update(counts.figures())
+        emit_json(result | {"questions": dict(total), "by_split": by_split})
+        return
+    table(("answers", ""), result.items())
+    print()
+    reasons = list(next(iter(questions.values())).figures())
+    table(
+        ("split", "answers", "stopped", *(reason.replace("_", " ") for reason in reasons)),
+        (
+            (SPLIT_NAMES[name], told["answers"], told["stopped"], *(told["questions"][reason] for reason in reasons))
+            for name, told in by_split.items()
+        ),
+    )
+
+
+def _told(answers: Sequence[Answer]) -> dict[str, Any]:
+    ended = sum(answer.stopped == "end" for answer in answers)
+    return {
         "answers": len(answers),
         "stopped": ended,
         "stop_rate": round(ended / len(answers), 4) if answers else None,
-        "tokens": sum(answer.tokens for answer in answers),
-        "seconds": round(seconds, 2),
-        "questions": counts.figures(),
-        "file": str(out),
     }
-    emit_json(result) if as_json else table(("answers", ""), result.items())
 
 
-def _gpu_for_answers(workspace: Workspace, device: Device) -> AbstractContextManager[object]:
+def gpu_held(workspace: Workspace, device: Device, who: str) -> AbstractContextManager[object]:
     """Hold the GPU that will be used; a CPU can be shared."""
     from foundation.devices import device_name, hold_device
 
     if device == "cpu" or device_name() == "cpu":
         return nullcontext()
-    return hold_device(f"trainer answer in {workspace.root}", ask=True)
+    return hold_device(f"{who} in {workspace.root}", ask=True)
 
 
 def chat_command(

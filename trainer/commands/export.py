@@ -133,6 +133,8 @@ def label_command(
 
 def _document(workspace: Workspace, entry: Entry) -> dict[str, Any]:
     from trainer.export.archive import weights_folder
+    from trainer.export.card import told
+    from trainer.judgings import NAMES
 
     folder = weights_folder(workspace, entry)
     judged = entry.judged()
@@ -142,6 +144,8 @@ def _document(workspace: Workspace, entry: Entry) -> dict[str, Any]:
         "pass_rate": judged.pass_rate if judged else None,
         "low": judged.low if judged else None,
         "high": judged.high if judged else None,
+        "corrected": judged.corrected if judged else None,
+        "judged": {split: told(entry.judging(split)) for split in NAMES},
         "folder": str(folder),
         "present": (folder / "config.json").is_file(),
     }
@@ -149,9 +153,9 @@ def _document(workspace: Workspace, entry: Entry) -> dict[str, Any]:
 
 def _row(workspace: Workspace, entry: Entry) -> tuple[object, ...]:
     from trainer.export.archive import UNLABELLED, weights_folder
-    from trainer.export.card import pass_rate
+    from trainer.export.card import summed_up
 
-    judged, losses = entry.judged(), entry.losses
+    losses = entry.losses
     there = (weights_folder(workspace, entry) / "config.json").is_file()
     return (
         entry.name if there else f"{entry.name} (its folder is gone)",
@@ -161,7 +165,7 @@ def _row(workspace: Workspace, entry: Entry) -> tuple[object, ...]:
         entry.preset,
         entry.parameters,
         *("" if loss is None else f"{loss:.3f}" for loss in (losses.train, losses.phrasing, losses.unseen)),
-        pass_rate(judged) if judged else "not judged",
+        summed_up(entry),
         entry.data.manifest[:8],
         entry.tokenizer[:8],
         entry.date[:10],

@@ -7,7 +7,7 @@ Cost: torch is imported when it runs (about 2 s), never for `--help`.
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -43,7 +43,13 @@ def run_command(
     orchestrated: bool = typer.Option(
         False,
         "--orchestrate",
-        help="Train, answer and judge in turn: orchestrate.rounds rounds, a process group a stage.",
+        help="Train, answer and judge in turn, a process group a stage; see [orchestrate].",
+    ),
+    judge_every: int | None = typer.Option(
+        None, "--judge-every", min=1, metavar="STEPS", help="Judge each so many steps, in place of orchestrate.rounds."
+    ),
+    judge_device: str | None = typer.Option(
+        None, "--judge-device", metavar="cpu|cuda:N", help="Judge there, beside the training, which goes on meanwhile."
     ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be trained, and train nothing."),
     device: Device = DEVICE,
@@ -60,10 +66,16 @@ def run_command(
     workspace = Workspace.find()
     if orchestrated:
         _excluded(dry_run, "--dry-run", "leave one of them out")
-        _excluded(until_step is not None, "--until-step", "leave it out: the rounds (orchestrate.rounds) cut the run")
+        _excluded(
+            until_step is not None, "--until-step", "leave it out: the rounds cut the run; --judge-every sets them"
+        )
         passed_on = [*(["--batch", batch] if batch else []), *(["--leave-vram", leave_vram] if leave_vram else [])]
-        _orchestrate(workspace, run, passed_on, fresh, device, as_json)
+        _orchestrate(
+            workspace, run, passed_on, fresh, device, as_json, judge_every=judge_every, judge_device=judge_device
+        )
         return
+    for option, given in (("--judge-every", judge_every), ("--judge-device", judge_device)):
+        _without(given, option)
     planned = _planned(workspace, run, batch, leave)  # nobody is asked for a device in vain
     check_schedule(planned.settings)
     if dry_run:
@@ -158,15 +170,75 @@ def _dry_run(planned: Plan, device: Device, as_json: bool) -> None:
     table(("would train", ""), result.items())
 
 
+def _without(given: object, option: str) -> None:
+    from foundation.errors import UsageError
+
+    if given is not None:
+        raise UsageError(
+            f"{option} is for a run that is judged on its way", where="the command line", mend="add --orchestrate"
+        )
+
+
 def _orchestrate(
-    workspace: Workspace, run: str, passed_on: list[str], fresh: bool, device: Device, as_json: bool
+    workspace: Workspace,
+    run: str,
+    passed_on: list[str],
+    fresh: bool,
+    device: Device,
+    as_json: bool,
+    **given: object,
 ) -> None:
+    from pydantic import ValidationError
+
+    from foundation.errors import UsageError
+    from foundation.tables import OrchestrateSettings
     from trainer.orchestrate import orchestrate
 
-    rounds = workspace.settings.orchestrate.rounds
-    summary = orchestrate(workspace, run=run, rounds=rounds, device=device, fresh=fresh, passed_on=passed_on)
+    said = {key: value for key, value in given.items() if value is not None}
+    try:
+        settings = OrchestrateSettings(**{**workspace.settings.orchestrate.model_dump(), **said})
+    except ValidationError as error:
+        raise UsageError(
+            f"not a device for the judge: {given['judge_device']!r}", where="--judge-device", mend="cpu, or cuda:1"
+        ) from error
+    summary = orchestrate(workspace, run=run, settings=settings, device=device, fresh=fresh, passed_on=passed_on)
     if as_json:
         emit_json(summary)
         return
-    keys = ("round", "split", "step", "pass_rate", "low", "high", "baseline", "unscored", "stop_rate", "error")
-    table(keys, [[result[key] for key in keys] for result in summary["results"]], title=f"run {run}")
+    _show_rounds(summary)
+
+
+def _show_rounds(summary: dict[str, Any]) -> None:
+    """The rounds, what they cost, and which was the best."""
+    keys = (
+        "round",
+        "split",
+        "step",
+        "pass_rate",
+        "low",
+        "high",
+        "corrected",
+        "baseline",
+        "unscored",
+        "stop_rate",
+        "error",
+    )
+    rows = [[*(one[key] for key in keys), "; ".join(one["problems"])] for one in summary["results"]]
+    table((*keys, "problems"), rows, title=f"run {summary['run']}")
+    stages, gpu = summary["stages"]["seconds"], summary["stages"]["gpu_seconds"]
+    whole = sum(stages.values())
+    headings = ("stage", "seconds", "share", *(["GPU seconds"] if gpu else []))
+    table(
+        headings,
+        [
+            [stage, f"{seconds:,.1f}", f"{seconds / whole:.0%}", *([gpu.get(stage, 0.0)] if gpu else [])]
+            for stage, seconds in stages.items()
+        ],
+        title="what it cost",
+    )
+    best = summary["best"]
+    if best:
+        say(
+            f"best by pass rate: round {best['round']}, step {best['step']:,}, {best['pass_rate']:.1%}; `--checkpoint best-judged` "
+            "names it, `best` the one with the lowest loss on held-out phrasings"
+        )

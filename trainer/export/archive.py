@@ -98,10 +98,15 @@ class Entry(Contract):
     config: ModelConfig
     settings: dict[str, Any] = Field(default_factory=dict)
 
-    def judged(self, split: str = "phrasing") -> RoundPoint | None:
-        """The last judging of that split at this step that scored anything."""
-        found = [one for one in self.rounds if one.split == split and one.pass_rate is not None]
+    def judging(self, split: str = "phrasing") -> RoundPoint | None:
+        """The last judging of that split at this step, whether it came to a figure, and whether that is to be believed."""
+        found = [one for one in self.rounds if one.split == split]
         return found[-1] if found else None
+
+    def judged(self, split: str = "phrasing") -> RoundPoint | None:
+        """The last judging of that split at this step, if its pass rate is to be believed: nothing else is one to show."""
+        found = self.judging(split)
+        return found if found is not None and found.believed else None
 
 
 def checked_label(label: str) -> str:

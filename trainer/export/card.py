@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.export.archive import label_line
 from trainer.export.layouts import CLASSES
+from trainer.judgings import NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,28 +99,58 @@ def _figures(entry: Entry) -> str:
     losses = entry.losses
     rows: list[tuple[str, object]] = [
         (f"loss, train (mean of the last {losses.train_steps} steps)", _number(losses.train)),
-        ("loss, `phrasing`: other questions on known passages", _number(losses.phrasing)),
-        ("loss, `unseen`: articles kept from it", _number(losses.unseen)),
+        ("loss, held-out phrasing", _number(losses.phrasing)),
+        ("loss, unseen article", _number(losses.unseen)),
     ]
-    for split in ("phrasing", "unseen"):
+    for split, name in NAMES.items():
+        rows.append((f"judged right, {name}", told(entry.judging(split))))
         found = entry.judged(split)
-        rows.append((f"judged right, `{split}`", pass_rate(found) if found else "not judged at this step"))
+        if found and found.corrected is not None:
+            corrected = _within(found.corrected, found.corrected_low, found.corrected_high)
+            rows.append(("&nbsp;&nbsp;corrected for the errors the judge made on answers of known worth", corrected))
         if found and found.baseline is not None:
             rows.append(("&nbsp;&nbsp;the same, each question with another's answer", f"{100 * found.baseline:.1f} %"))
         if found and found.stop_rate is not None:
             rows.append(("&nbsp;&nbsp;answers that ended by themselves", f"{100 * found.stop_rate:.1f} %"))
     return _table(("", ""), rows) + (
-        "\n\nLosses are nats per token of an answer. Intervals of a pass rate are Wilson's at 95 %."
+        "\n\nLosses are nats per token of an answer. Intervals of a pass rate are Wilson's at 95 %. Trained phrasing: questions "
+        "as they stood in its training; held-out phrasing: other questions on the same passages; unseen article: questions on "
+        "articles it never saw."
     )
+
+
+def told(point: RoundPoint | None) -> str:
+    """What a judging came to: its pass rate; or that there was none; or why there is none to believe."""
+    if point is None:
+        return "not judged at this step"
+    if point.error:
+        return "not judged: the judging failed"
+    if point.problems:
+        return f"not believed: {'; '.join(point.problems)}"
+    return pass_rate(point) if point.pass_rate is not None else "not judged: nothing was scored"
+
+
+def summed_up(entry: Entry) -> str:
+    """A line for each split that was judged at this step, for a table: its pass rate, or in a word that there is none."""
+    lines = []
+    for split, name in NAMES.items():
+        point = entry.judging(split)
+        if point is not None:
+            said = pass_rate(point) if point.believed else "not believed" if point.problems else "failed"
+            corrected = point.corrected if point.believed else None
+            lines.append(f"{name} {said}" + (f", corrected {100 * corrected:.1f} %" if corrected is not None else ""))
+    return "\n".join(lines) or "not judged"
 
 
 def pass_rate(point: RoundPoint) -> str:
     """A pass rate with its interval, in per cent. The point must have one."""
     assert point.pass_rate is not None
-    rate = f"{100 * point.pass_rate:.1f} %"
-    if point.low is None or point.high is None:
-        return rate
-    return f"{rate} ({100 * point.low:.1f}–{100 * point.high:.1f})"
+    return _within(point.pass_rate, point.low, point.high)
+
+
+def _within(rate: float, low: float | None, high: float | None) -> str:
+    shown = f"{100 * rate:.1f} %"
+    return shown if low is None or high is None else f"{shown} ({100 * low:.1f}–{100 * high:.1f})"
 
 
 def _data(entry: Entry) -> str:
@@ -171,7 +202,13 @@ def _limits(entry: Entry) -> str:
         "A tag such as `<|im_end|>` within a message's text is read as the tag by the chat template.",
     ]
     if entry.judged() is None:
-        lines.insert(0, "Nobody has judged its answers at this step: its losses say little of what it can do.")
+        doubted = entry.judging() is not None
+        why = (
+            "The judging of its answers has no figure to believe"
+            if doubted
+            else "Nobody has judged its answers at this step"
+        )
+        lines.insert(0, f"{why}: its losses say little of what it can do.")
     return "\n".join(f"- {line}" for line in lines)
 
 

@@ -1,0 +1,1 @@
+"""The page of `judge report`: read (`collect`), weigh (`doubts`, `compare`), draw (`bars`, `page`)."""

@@ -1,0 +1,223 @@
+"""What the page is made of: for each judging its summary, its answers with their verdicts, and its canaries.
+
+Guarantees: figures and rows belong together. The answers are those the summary names (by SHA-256), the verdicts stand in
+their order, and their counts are the summary's; whatever does not fit is a `UsageError` with file and mend. Nothing is
+written. Cost: reading three files, about 50 µs an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from foundation.errors import UsageError
+from foundation.records import Answer, Verdict
+from judge import stats
+from judge.canaries import Judged
+from judge.files import Files, read_answers, read_summary, read_verdicts
+
+VERSION = 2  # of the summaries this reads
+AGAIN = "run `judge run` again: it writes all of its files anew, and what is judged already costs nothing"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One answer and what was said of it."""
+
+    answer: Answer
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Canary:
+    """One answer of known worth, and what was said of it."""
+
+    kind: str
+    expected: str
+    row: Row
+
+    @property
+    def missed(self) -> bool:
+        """Whether the grader judged it wrongly. An unscored one it did not judge at all."""
+        return self.row.verdict.verdict not in (self.expected, "UNSCORED")
+
+
+@dataclass
+class Judging:
+    """One run of the judge. `label` is what tells it from the others on the page."""
+
+    path: Path
+    summary: dict[str, Any]
+    rows: list[Row]
+    answers: Path
+    when: datetime
+    canaries: list[Canary] | None = None
+    """None where no file has them."""
+    label: str = ""
+    types: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def refused(self) -> bool:
+        return bool(self.summary.get("refused"))
+
+    @property
+    def valid(self) -> bool:
+        return bool(self.summary.get("valid")) and not self.refused
+
+    @property
+    def measure(self) -> str:
+        """The split that the headline is of: held-out phrasings, where several were judged; empty where it is of all."""
+        splits = self.summary.get("by_split") or {}
+        return "phrasing" if "phrasing" in splits and len(splits) > 1 else ""
+
+    @property
+    def headline(self) -> dict[str, Any]:
+        """The figures of that split, or of all."""
+        found: dict[str, Any] = self.summary["by_split"][self.measure] if self.measure else self.summary
+        return found
+
+    @property
+    def files(self) -> list[Path]:
+        """All that `judge run` wrote for it."""
+        files = Files(self.path)
+        return [files.out, files.summary, files.shuffled, files.canaries]
+
+    @property
+    def checkpoint(self) -> str:
+        return ", ".join(self.summary.get("checkpoints", ()))
+
+    def articles_of(self, split: str = "") -> int:
+        """How many articles the questions come from, of all or of one split."""
+        items = [row.answer.item for row in self.rows]
+        return len({item.article_id for item in items if split in ("", item.split)})
+
+
+def collect(paths: Sequence[Path], answers: Sequence[Path] = ()) -> list[Judging]:
+    """The judgings of these files of verdicts, in that order. `answers` are looked through first, whatever the summaries say."""
+    found = [load(path, answers) for path in paths]
+    for judging, label in zip(found, labels(found), strict=True):
+        judging.label = label
+    return found
+
+
+def newest(root: Path, train: Path) -> Path:
+    """The verdicts judged last of a workspace: those whose summary is the newest. Raises `UsageError` if there are none."""
+    old = False
+    summaries = {*root.glob("*.summary.json"), *train.rglob("*.summary.json")}
+    for path in sorted(summaries, key=lambda one: (-one.stat().st_mtime_ns, str(one))):
+        verdicts = path.with_name(path.name.removesuffix(".summary.json"))
+        if verdicts.is_file():
+            if read_summary(verdicts).get("v") == VERSION:
+                return verdicts
+            old = True
+    what = "the judgings of this workspace are of an older version" if old else "nothing is judged in this workspace"
+    raise UsageError(what, where=str(root), mend="run `judge run` again" if old else "run `judge run`, or name a file")
+
+
+def load(path: Path, answers: Sequence[Path] = ()) -> Judging:
+    """One judging, checked. Raises `UsageError` for files that are missing, changed, or of another version."""
+    verdicts = read_verdicts(path)
+    summary = read_summary(path)
+    place = Files(path).summary
+    if summary.get("v") != VERSION:
+        raise UsageError(
+            f"this summary is of version {summary.get('v')}, and this needs version {VERSION}",
+            where=str(place),
+            mend="run `judge run` again",
+        )
+    try:
+        source, said = _answers(path, dict(summary["answers"]), answers)
+        counts = {name: int(summary["counts"][name]) for name in ("PASS", "FAIL", "UNSCORED")}
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"this summary lacks what it should have: {error}", where=str(place), mend=AGAIN) from error
+    _check(path, said, verdicts, counts)
+    rows = [Row(answer, verdict) for answer, verdict in zip(said, verdicts, strict=True)]
+    return Judging(
+        path=path,
+        summary=summary,
+        rows=rows,
+        answers=source,
+        when=datetime.fromtimestamp(place.stat().st_mtime, UTC),
+        canaries=_canaries(Files(path).canaries),
+        types=by_type(rows, refused=bool(summary.get("refused"))),
+    )
+
+
+def by_type(rows: Sequence[Row], *, refused: bool) -> dict[str, dict[str, Any]]:
+    """Figures by prompt type, with the keys of a summary's: it has none of its own. Of a refused score only counts."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in sorted({row.answer.item.prompt_type for row in rows}):
+        said = [row.verdict.verdict for row in rows if row.answer.item.prompt_type == name]
+        passed, failed = said.count("PASS"), said.count("FAIL")
+        counts = {"PASS": passed, "FAIL": failed, "UNSCORED": said.count("UNSCORED")}
+        rate = stats.rate(0, 0) if refused else stats.rate(passed, passed + failed)
+        found[name] = {"counts": counts, **stats.as_json(rate)}
+    return found
+
+
+def labels(judgings: Sequence[Judging]) -> list[str]:
+    """Short names that differ: by checkpoint, else by grader too, else by file, else by number."""
+    ways = (
+        [one.checkpoint or one.path.name for one in judgings],
+        [f"{one.checkpoint}, {one.summary['grader']['name']}" for one in judgings],
+        [str(one.path) for one in judgings],
+    )
+    for names in ways:
+        if len(set(names)) == len(names):
+            return names
+    return [f"{number}: {name}" for number, name in enumerate(ways[-1], 1)]
+
+
+def _answers(path: Path, named: dict[str, Any], more: Sequence[Path]) -> tuple[Path, list[Answer]]:
+    """The file of answers that was judged: one of `more`, where the summary says, or beside the verdicts."""
+    place = Path(str(named["file"]))
+    tried = [one for one in dict.fromkeys((*more, place, path.parent / place.name)) if one.is_file()]
+    for one in tried:
+        found, sha = read_answers(one)
+        if sha == named["sha256"]:
+            return one, found
+    if tried:
+        raise UsageError(
+            "the file of answers is not the one that was judged: it has changed since",
+            where=str(tried[0]),
+            mend=f"judge it again with `judge run --answers {tried[0]} --out {path}`, or name a copy of what was judged: --answers FILE",
+        )
+    raise UsageError(
+        "the answers that were judged are gone", where=str(place), mend="name where they are now: --answers FILE"
+    )
+
+
+def _check(path: Path, answers: Sequence[Answer], verdicts: Sequence[Verdict], counts: dict[str, int]) -> None:
+    """The verdicts are on these answers, and the summary is of these verdicts."""
+    if len(verdicts) != len(answers):
+        raise UsageError(
+            f"there are {len(verdicts):,} verdicts on {len(answers):,} answers", where=str(path), mend=AGAIN
+        )
+    for line, (answer, verdict) in enumerate(zip(answers, verdicts, strict=True), 1):
+        if answer.item.id != verdict.item_id:
+            raise UsageError("this verdict is on another answer", where=f"{path}:{line}", mend=AGAIN)
+    said = [verdict.verdict for verdict in verdicts]
+    if any(said.count(name) != count for name, count in counts.items()):  # type: ignore[arg-type]
+        raise UsageError(
+            "the summary beside these verdicts is of other ones: their counts differ",
+            where=str(Files(path).summary),
+            mend=AGAIN,
+        )
+
+
+def _canaries(path: Path) -> list[Canary] | None:
+    if not path.is_file():
+        return None
+    found = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            one = Judged.model_validate_json(line)
+        except ValidationError as error:
+            raise UsageError("this line is no judged canary", where=f"{path}:{number}", mend=AGAIN) from error
+        found.append(Canary(one.kind, one.expected, Row(one.answer, one.verdict)))
+    return found
