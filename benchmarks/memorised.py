@@ -3,12 +3,14 @@
 The training set is made from the packs of the wwii example (the `rules` teacher): each record is a real one that goes over, at a
 random token, into the tail of another, so that what an answer holds stands in training many times over, as it does where every
 passage is asked about in many ways. Of the answers a third are records as they stand, a third two halves, a third random tokens.
-The second row puts a template of 12 tokens before every record and every answer. The bare pass reads each token once (a maximum
+The corpus is made 50 times as large by renumbering its tokens, copy by copy, or 600 answers
+would hold nearly all of it. The second row puts a template of 12 tokens before every record and every answer; the third has
+the small corpus, and a tenth of the tokens: the worst case, where most positions begin something that an answer holds. The bare pass reads each token once (a maximum
 over chunks as large as ours); both run twice and the faster counts. The naive loop looks up every position in a dict of the
 answers' 8-grams and walks on; its runs must be ours. Memory is what Python and numpy took at the highest, without the mapped file.
 Prints one JSON document; absolute figures are this machine's own.
 
-    OMP_NUM_THREADS=1 .venv/bin/python benchmarks/memorised.py [--tokens 100000000] [--answers 600] [--packs DIR]
+    OMP_NUM_THREADS=1 .venv/bin/python benchmarks/memorised.py [--tokens 20000000] [--answers 600] [--packs DIR]
 """
 
 from __future__ import annotations
@@ -29,13 +31,15 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from benchmarks._example import example_workspace  # noqa: E402
-from trainer.memorised import CHUNK, LEAST, Run, longest_runs  # noqa: E402
+from trainer.memorised import CHUNK, LEAST, Run, _Answers, _candidates, longest_runs  # noqa: E402
 from trainer.pack import PackedData  # noqa: E402
 
-AT_ONCE = 50_000  # records that are made together
+AT_ONCE = 5_000  # records that are made together
 LONGEST = 256  # tokens of an answer
-NAIVE = 50_000  # tokens of the part that the naive loop reads
+NAIVE = 30_000  # tokens of the part that the naive loop reads
 TEMPLATE = 12
+COPIES = 50
+STEP = 61  # by which each copy's tokens are renumbered
 
 
 class Made:
@@ -55,7 +59,7 @@ class Made:
         return made
 
 
-def make(real: PackedData, path: Path, wanted: int, template: bool, seed: int = 1) -> Made:
+def make(real: PackedData, path: Path, wanted: int, template: bool, copies: int, seed: int = 1) -> Made:
     """`wanted` tokens of records made of `real` ones."""
     draw = np.random.default_rng(seed)
     starts, sizes, lengths, done = real.records[:-1], np.diff(real.records), [], 0
@@ -66,6 +70,8 @@ def make(real: PackedData, path: Path, wanted: int, template: bool, seed: int = 
             at = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
             turn = (at >= np.repeat(draw.integers(0, size + 1), size)) & (at < np.repeat(sizes[other], size))
             made = real.tokens[np.where(turn, np.repeat(starts[other], size), np.repeat(starts[one], size)) + at]
+            copy = np.repeat(draw.integers(0, copies, len(one)), size)
+            made = ((made + STEP * copy) % real.meta.vocabulary).astype(real.tokens.dtype)
             if template:
                 made[at < TEMPLATE] = np.arange(TEMPLATE)[at[at < TEMPLATE]]
             made.tofile(file)
@@ -74,7 +80,7 @@ def make(real: PackedData, path: Path, wanted: int, template: bool, seed: int = 
     return Made(path, lengths, real.meta)
 
 
-def make_answers(real: PackedData, count: int, template: bool) -> list[list[int]]:
+def make_answers(real: PackedData, count: int, template: bool, copies: int) -> list[list[int]]:
     draw = np.random.default_rng(2)
     answers = []
     for number in range(count):
@@ -84,6 +90,8 @@ def make_answers(real: PackedData, count: int, template: bool) -> list[list[int]
             tokens = tokens[: len(tokens) // 2] + other[len(other) // 2 :]
         elif number % 3 == 2:
             tokens = draw.integers(0, real.meta.vocabulary, LONGEST).tolist()
+        copy = int(draw.integers(copies))
+        tokens = [(token + STEP * copy) % real.meta.vocabulary for token in tokens]
         answers.append(list(range(TEMPLATE)) + tokens[TEMPLATE:] if template else tokens)
     return answers
 
@@ -112,6 +120,12 @@ def bare_pass(data: Made) -> int:
     return max(int(data.tokens[at : at + CHUNK].max()) for at in range(0, len(data.tokens), CHUNK))
 
 
+def looked_at(answers: list[list[int]], data: Made) -> float:
+    """The share of training positions that the filter lets through."""
+    index = _Answers(answers, data.meta.vocabulary)
+    return sum(map(len, _candidates(index.tokens, index.ends, data.tokens, LEAST))) / len(data.tokens)
+
+
 def seconds(work: Any) -> float:
     """Of a core, the faster of two."""
     spent = []
@@ -122,8 +136,9 @@ def seconds(work: Any) -> float:
     return min(spent)
 
 
-def measured(real: PackedData, folder: Path, tokens: int, count: int, template: bool) -> dict[str, Any]:
-    data, answers = make(real, folder / "tokens.bin", tokens, template), make_answers(real, count, template)
+def measured(real: PackedData, folder: Path, tokens: int, count: int, template: bool, copies: int) -> dict[str, Any]:
+    data = make(real, folder / "tokens.bin", tokens, template, copies)
+    answers = make_answers(real, count, template, copies)
     bare, ours = seconds(lambda: bare_pass(data)), seconds(lambda: longest_runs(answers, data))  # type: ignore[arg-type]
     found = [run.tokens for run in longest_runs(answers, data)]  # type: ignore[arg-type]
     small = data.part(NAIVE)
@@ -133,7 +148,7 @@ def measured(real: PackedData, folder: Path, tokens: int, count: int, template: 
     tracemalloc.start()
     by_us = longest_runs(answers, small)  # type: ignore[arg-type]
     tracemalloc.reset_peak()
-    longest_runs(answers, data.part(20_000_000))  # type: ignore[arg-type]
+    longest_runs(answers, data.part(10_000_000))  # type: ignore[arg-type]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     if by_us != by_loop:
@@ -141,6 +156,8 @@ def measured(real: PackedData, folder: Path, tokens: int, count: int, template: 
     total = len(data.tokens)
     return {
         "template": TEMPLATE if template else 0,
+        "copies_of_the_corpus": copies,
+        "positions_looked_at": round(looked_at(answers, data), 4),
         "training_tokens": total,
         "answers": count,
         "answer_tokens": sum(map(len, answers)),
@@ -159,7 +176,7 @@ def measured(real: PackedData, folder: Path, tokens: int, count: int, template: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--tokens", type=int, default=100_000_000)
+    parser.add_argument("--tokens", type=int, default=20_000_000)
     parser.add_argument("--answers", type=int, default=600)
     parser.add_argument(
         "--packs", type=Path, help="a split's packs to draw records from; default: the example's, made anew"
@@ -168,7 +185,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         real = PackedData.open(arguments.packs or example_workspace(folder) / "train/packs/train")
-        rows = [measured(real, folder, arguments.tokens, arguments.answers, template) for template in (False, True)]
+        cases = (
+            (arguments.tokens, False, COPIES),
+            (arguments.tokens, True, COPIES),
+            (arguments.tokens // 10, False, 1),
+        )
+        rows = [measured(real, folder, size, arguments.answers, *how) for size, *how in cases]
     print(json.dumps({"least": LEAST, "drawn_from": len(real), "measured": rows}, indent=2))
 
 

@@ -25,7 +25,6 @@ from judge.files import read_answers, read_summary, read_verdicts
 WORDS = ("PASS", "FAIL", "UNSCORED")
 FEW = 30  # compared rows under which every figure is little more than a guess
 ENOUGH = 10  # compared rows a split or a family must have to get figures of its own
-SPLITS = {"train": "trained phrasing", "phrasing": "held-out phrasing", "unseen": "unseen article"}
 Key = tuple[str, str]
 Pair = tuple[str, str]
 
@@ -139,7 +138,7 @@ def figures(pairs: Sequence[Pair]) -> dict[str, Any]:
     scored = [(one == "PASS", other == "PASS") for one, other in pairs if "UNSCORED" not in (one, other)]
     cell = Counter(scored)
     gap = paired_difference(cell[True, True], cell[True, False], cell[False, True], cell[False, False])
-    kappa = kappa_of(scored)
+    kappa = stats.cohen_kappa(scored)
     return {
         "n": len(pairs),
         "confusion": confusion(pairs, WORDS),
@@ -150,13 +149,6 @@ def figures(pairs: Sequence[Pair]) -> dict[str, Any]:
         "only_second_passes": cell[False, True],
         "mcnemar_p": stats.mcnemar(cell[True, False], cell[False, True]) if scored else None,
     }
-
-
-def kappa_of(scored: Sequence[tuple[bool, bool]]) -> stats.Estimate | None:
-    """Kappa; None where either says one thing of all: it is 0 then, however they agree, and its interval has no width."""
-    if len({one for one, _ in scored}) < 2 or len({other for _, other in scored}) < 2:
-        return None
-    return stats.cohen_kappa(scored)
 
 
 def confusion(pairs: Sequence[Pair], first: Iterable[str]) -> dict[str, dict[str, int]]:
@@ -228,11 +220,6 @@ def described(row: Row) -> dict[str, Any]:
         "reference": item.reference,
         "answer": row.answer.text,
     }
-
-
-def split_name(split: str) -> str:
-    """A split as people know it."""
-    return SPLITS.get(split, split)
 
 
 def percent(part: Mapping[str, Any], name: str = "value") -> str:

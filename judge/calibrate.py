@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from foundation.errors import UsageError
+from foundation.splits import split_name
 from judge import stats
 from judge.agree import (
     FEW,
@@ -27,10 +28,8 @@ from judge.agree import (
     confusion,
     described,
     grouped,
-    kappa_of,
     percent,
     share,
-    split_name,
     strength,
 )
 from judge.label import Label
@@ -178,7 +177,7 @@ def figures(pairs: Sequence[Pair]) -> dict[str, Any]:
     """Of pairs of a person's word and the judge's: confusion, agreement, kappa, rates, and what people passed."""
     scored = [(human == "PASS", judge == "PASS") for human, judge in pairs if judge != "UNSCORED"]
     tpr, fpr = _rates(pairs)
-    kappa = kappa_of(scored)
+    kappa = stats.cohen_kappa(scored)
     return {
         "n": len(pairs),
         "confusion": confusion(pairs, ("PASS", "FAIL")),
@@ -266,7 +265,7 @@ def _annotators(by: Mapping[str, Mapping[Key, str]]) -> list[dict[str, Any]]:
     for one, other in combinations(sorted(by), 2):
         pairs = [(word == "PASS", by[other][key] == "PASS") for key, word in by[one].items() if key in by[other]]
         if pairs:
-            kappa = kappa_of(pairs)
+            kappa = stats.cohen_kappa(pairs)
             agreement = share(sum(first == second for first, second in pairs), len(pairs))
             found.append(
                 {"annotators": [one, other], "agreement": agreement, "kappa": asdict(kappa) if kappa else None}

@@ -22,6 +22,8 @@ from judge.canary_sentences import ASIDE, STANCE, offers_labels, restated, sente
 
 # One wrong digit or word in a passage may rightly be let pass: up to this many words an answer is the fact itself.
 PASSAGE = 40
+# Other rows that are looked at for one that is no answer: where references are all alike, all of them would be, for each.
+TRIES = 200
 OPENERS = (
     "Thought process:",
     "Let me think step by step.",
@@ -169,7 +171,8 @@ class Data:
 
     def _apart_from(self, order: Sequence[EvalItem], item: EvalItem) -> Iterator[EvalItem]:
         start = int(keyed_fraction("canary-other", item.id) * len(order))
-        for other in (*order[start:], *order[:start]):
+        for step in range(min(TRIES, len(order))):
+            other = order[(start + step) % len(order)]
             if other.article_id != item.article_id and self._strange(item, other):
                 yield other
 

@@ -92,8 +92,8 @@ def _estimate(value: float, low: float, high: float, least: float = 0.0) -> Esti
 def cohen_kappa(pairs: Sequence[tuple[bool, bool]]) -> Estimate | None:
     """Agreement of two raters beyond chance, with its large-sample interval (Fleiss, Cohen & Everitt 1969), in [-1, 1].
 
-    None without pairs, or where both always say the same one thing: then there is no chance to go beyond. Where they
-    agree throughout, that interval has no width, whatever the number: its low end is then taken from Wilson's interval.
+    None without pairs, or where either always says the same one thing: it is no rater then, and the interval would have no
+    width. Where they agree throughout, that interval has no width, whatever the number: its low end is then taken from Wilson's interval.
     """
     n = len(pairs)
     if not n:
@@ -103,7 +103,7 @@ def cohen_kappa(pairs: Sequence[tuple[bool, bool]]) -> Estimate | None:
     theirs = {j: cell[True, j] + cell[False, j] for j in (True, False)}
     agree = cell[True, True] + cell[False, False]
     chance = sum(ours[i] * theirs[i] for i in (True, False))
-    if chance > 1 - 1e-12:
+    if 0 in ours.values() or 0 in theirs.values():
         return None
     kappa = (agree - chance) / (1 - chance)
     same = sum(cell[i, i] * (1 - (ours[i] + theirs[i]) * (1 - kappa)) ** 2 for i in (True, False))

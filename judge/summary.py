@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from foundation.records import Answer, Verdict
 
 MAX_UNSCORED = 0.02
-SPLITS = {"train": "trained phrasing", "phrasing": "held-out phrasing", "unseen": "unseen article"}
 NAMES = ("PASS", "FAIL", "UNSCORED")
 # What a judge that is not to be believed does not get to say.
 _FIGURES = ("pass_rate", "low", "high", "corrected", "clustered")

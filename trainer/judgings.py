@@ -20,7 +20,6 @@ from foundation.records import Split
 if TYPE_CHECKING:
     from trainer.metrics import History, RoundPoint
 
-NAMES: dict[Split, str] = {"train": "trained phrasing", "phrasing": "held-out phrasing", "unseen": "unseen article"}
 STATE = "orchestrate.json"  # of a run that is trained and judged in turn
 
 

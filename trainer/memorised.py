@@ -2,8 +2,9 @@
 
 Guarantees: exact, in that no run is claimed that is not there and none is longer; a run lies within one record and one
 answer; of several as long, that of the earliest record is told. No hash decides: hashes only say where to look.
-Cost: 10 ns of a core a training token and 1 to 5 us for each that begins something an answer holds too, however often either
-stands there (benchmarks/memorised.py); memory is 1 KB a token of the answers and some 60 MB, whatever the training set.
+Cost: 20 ns of a core a training token, and 2 to 5 us more for each that begins `least` tokens of some answer, however often
+they stand there and in however many answers: 3 minutes for a billion tokens of which 6 in 100 do, and most of an hour where
+most do, as with many records of a few articles (benchmarks/memorised.py). Memory: 110 MB for 600 answers, whatever is trained on.
 Misses: runs under `least` tokens, which a language has anyway. Tokens are compared, not letters: an answer that was made text
 and then tokens again may lose a token at a run's edges, and one that says the same in other words has no run at all.
 

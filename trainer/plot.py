@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from foundation.splits import SPLIT_NAMES
 from foundation.store import LocalStore
 from trainer import plot_text as text
-from trainer.judgings import NAMES, Lowest, best_loss
+from trainer.judgings import Lowest, best_loss
 from trainer.metrics import RECENT, History, RoundPoint, RunInfo, read_rounds, read_run_info, time_left
 from trainer.plot_rounds import ABOVE, BEST, FAINT, GREY, LOOKS, ROW, STYLE, TRAIN, legend, pass_rates
 from trainer.schedules import learning_rate, weight_decay
@@ -152,7 +153,7 @@ def _losses(axes: Axes, info: RunInfo, history: History, best: Lowest | None) ->
         if len(at):
             colour, marker, _ = LOOKS[split]
             dots = marker if len(at) <= 40 else ""
-            label = f"{NAMES[split]} {values[-1]:.3f}"
+            label = f"{SPLIT_NAMES[split]} {values[-1]:.3f}"
             axes.plot(*_thin(at, values), color=colour, linewidth=1.5, marker=dots, markersize=4, label=label)
             seen += values[at > last / 50 if last >= 50 else at >= 0].tolist()
     legend(axes, axes.get_lines(), row=1)

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from foundation.records import Split
+from foundation.splits import SPLIT_NAMES
 from trainer import plot_text as text
-from trainer.judgings import NAMES, apart
+from trainer.judgings import apart
 from trainer.metrics import RoundPoint, best_judged
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def pass_rates(axes: Axes, rounds: Sequence[RoundPoint]) -> None:
     """The pass rates of every split over the steps, the best of them, and what of it is not to be believed."""
     axes.set_title("judged right (95 %)", pad=ABOVE + 2 * ROW)
     many = len({point.round for point in rounds}) > BARS
-    splits = [_split(axes, [point for point in rounds if point.split == split], split, many) for split in NAMES]
+    splits = [_split(axes, [point for point in rounds if point.split == split], split, many) for split in SPLIT_NAMES]
     legend(axes, [it for it in splits if it is not None], row=1, size=8)
     legend(axes, _marks(axes, rounds), row=0, size=8)
     words = []
@@ -115,7 +116,7 @@ def _split(axes: Axes, points: Sequence[RoundPoint], split: Split, many: bool) -
         steps, rates, marker=marker, markersize=5, markerfacecolor="none", markeredgecolor=DOUBTED, linestyle="",
         transform=place,
     )  # fmt: skip
-    label = f"{NAMES[split]} {text.judged(points[-1])}"
+    label = f"{SPLIT_NAMES[split]} {text.judged(points[-1])}"
     return axes.plot([], [], color=colour, marker="" if many else marker, markersize=5, linewidth=1.2, label=label)[0]
 
 

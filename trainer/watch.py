@@ -14,8 +14,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from foundation.splits import SPLIT_NAMES
 from trainer import plot_text as text
-from trainer.judgings import NAMES, Lowest, apart, best_loss, cost, ended_early
+from trainer.judgings import Lowest, apart, best_loss, cost, ended_early
 from trainer.metrics import (
     METRICS,
     RECENT,
@@ -201,7 +202,11 @@ def line(look: Look) -> str:
 def _named(look: Look) -> list[str]:
     """Losses and figures there are, each with its name."""
     values, named = look.figures, []
-    for name, loss in (("loss", look.loss), (NAMES["phrasing"], look.phrasing), (NAMES["unseen"], look.unseen)):
+    for name, loss in (
+        ("loss", look.loss),
+        (SPLIT_NAMES["phrasing"], look.phrasing),
+        (SPLIT_NAMES["unseen"], look.unseen),
+    ):
         named += [f"{name} {loss:.3f}"] if loss is not None else []
     for label, shown, name in (
         ("learning rate", text.rate, "learning_rate"),
@@ -278,7 +283,7 @@ def _state(look: Look) -> str:
 def _cells(look: Look) -> list[tuple[str, str]]:
     """(name, value) of every figure the picture has."""
     values = look.figures
-    losses = {"loss": look.loss, NAMES["phrasing"]: look.phrasing, NAMES["unseen"]: look.unseen}
+    losses = {"loss": look.loss, SPLIT_NAMES["phrasing"]: look.phrasing, SPLIT_NAMES["unseen"]: look.unseen}
     return [
         *((name, text.NONE if value is None else f"{value:.3f}") for name, value in losses.items()),
         ("epoch", f"{look.epoch:.2f}"),

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from foundation.console import plain
+from foundation.splits import SPLIT_NAMES
 from trainer import plot_text as text
-from trainer.judgings import NAMES, apart, by_round, cost
+from trainer.judgings import apart, by_round, cost
 from trainer.metrics import RoundPoint, best_judged
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _columns(rounds: Sequence[tuple[int, Round]]) -> dict[str, list[str]]:
         "round": [str(number) for number, _ in rounds],
         "step": [f"{max(point.step for point in one.values()):,}" for _, one in rounds],
     }
-    for split, name in NAMES.items():
+    for split, name in SPLIT_NAMES.items():
         columns[name] = [text.judged(one[split]) if split in one else "" for _, one in rounds]
         if split == "phrasing":
             columns["corrected"] = [_corrected(one) for _, one in rounds]
@@ -115,8 +116,8 @@ def _unscored(one: Round) -> str:
 def _reason(rounds: Sequence[tuple[int, Round]], width: int) -> str:
     """Why the newest judging in doubt is not believed, in one line; "" if none is in doubt."""
     for number, one in reversed(rounds):
-        for split in NAMES:
+        for split in SPLIT_NAMES:
             if split in one and (why := text.doubt(one[split])):
-                said = f"round {number}, {NAMES[split]} {text.judged(one[split])}: {plain(why)}"
+                said = f"round {number}, {SPLIT_NAMES[split]} {text.judged(one[split])}: {plain(why)}"
                 return textwrap.shorten(said, max(20, width), placeholder=" …")
     return ""

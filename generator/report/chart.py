@@ -9,7 +9,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from generator.report.judgings import NAMES, Round, best_judged
+from foundation.splits import SPLIT_NAMES, split_name
+from generator.report.judgings import Round, best_judged
 
 BASELINE = "phrasing"  # the split whose shuffled answers are drawn: three of them would hide the rates
 
@@ -38,7 +39,7 @@ class Line:
 
     @property
     def name(self) -> str:
-        return NAMES.get(self.split, self.split)
+        return split_name(self.split)
 
     @property
     def path(self) -> str:
@@ -75,7 +76,7 @@ def chart(rounds: Sequence[Round]) -> Chart | None:
     width = (drawn.right - drawn.left) / len(numbers)
     best = best_judged(rounds)
     for index, split in enumerate(splits):
-        number = list(NAMES).index(split) if split in NAMES else index
+        number = list(SPLIT_NAMES).index(split) if split in SPLIT_NAMES else index
         rate, baseline = Line(split, "rate", number), Line(split, "baseline", number)
         for one in (one for one in rounds if one.split == split):
             # Splits stand a little apart, so that their intervals do not cover each other; the baseline beside its own.

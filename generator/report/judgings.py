@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from foundation.splits import SPLIT_NAMES, split_name
 from generator.report.pick import json_rows, read_or_empty
 
-NAMES = {"train": "trained phrasing", "phrasing": "held-out phrasing", "unseen": "unseen article"}
 FIGURES = (
     "pass_rate", "low", "high", "baseline", "baseline_low", "baseline_high", "corrected", "corrected_low", "corrected_high",
     "unscored", "stop_rate",
@@ -52,7 +52,7 @@ class Round:
 
     @property
     def name(self) -> str:
-        return NAMES.get(self.split, self.split)
+        return split_name(self.split)
 
     @property
     def believed(self) -> bool:
@@ -100,7 +100,7 @@ def read_rounds(path: Path) -> list[Round]:
             error=str(row.get("error") or ""),
             **{name: number(row, name) for name in FIGURES},
         )
-    order = list(NAMES)
+    order = list(SPLIT_NAMES)
     return [
         rounds[key]
         for key in sorted(rounds, key=lambda it: (it[0], order.index(it[1]) if it[1] in order else len(order), it[1]))

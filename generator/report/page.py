@@ -18,9 +18,10 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from foundation.splits import SPLIT_NAMES
 from generator.report.chart import chart
 from generator.report.collect import Report
-from generator.report.judgings import NAMES, best_judged, costs, stages_of
+from generator.report.judgings import best_judged, costs, stages_of
 
 LONGEST = 6000  # characters of one text that the page shows
 REASONS = 6  # reasons the page names for one prompt type; the rest are summed up
@@ -54,7 +55,7 @@ def render(report: Report, folder: Path | None = None) -> str:
         plot=plot_uri(report.student.runs[0].plot) if report.student.runs else "",
         chart=chart(scored.rounds) if scored else None,
         scored=scored,
-        names=NAMES,
+        names=SPLIT_NAMES,
         best=best_judged(scored.rounds) if scored else None,
         costs=spent,
         stages=stages_of(spent),

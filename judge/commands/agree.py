@@ -50,7 +50,8 @@ def agree_command(
 
 
 def _show(document: dict[str, Any], limit: int) -> None:
-    from judge.agree import percent, split_name
+    from foundation.splits import split_name
+    from judge.agree import percent
 
     for name in ("a", "b"):
         about = document[name]
@@ -108,7 +109,7 @@ def show_confusion(counts: Mapping[str, Mapping[str, int]], rows: str, columns: 
 
 def show_disagreements(rows: Sequence[Mapping[str, Any]], limit: int, sides: Sequence[tuple[str, str]]) -> None:
     """The first `limit` of the rows two sides disagree about; `sides`: what each is called, and its key in a row."""
-    from judge.agree import split_name
+    from foundation.splits import split_name
     from judge.label import field
 
     width = max(40, min(120, shutil.get_terminal_size((100, 24)).columns))

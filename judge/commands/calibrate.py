@@ -151,7 +151,8 @@ def _write(out: Path, document: dict[str, Any]) -> None:
 
 
 def _show(document: dict[str, Any], limit: int) -> None:
-    from judge.agree import percent, split_name
+    from foundation.splits import split_name
+    from judge.agree import percent
 
     grader = document["grader"] or {}
     print(plain(f"{document['verdicts']}: {grader.get('name', '?')} ({grader.get('about', '?')})"))

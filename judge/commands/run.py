@@ -77,10 +77,10 @@ def _show_plan(planned: dict[str, Any]) -> None:
 
 
 def _show(summary: dict[str, Any]) -> None:
-    from judge.summary import SPLITS
+    from foundation.splits import SPLIT_NAMES, split_name
 
     rows = [_row("all", summary)]
-    rows += [_row(SPLITS.get(name, name), summary["by_split"][name]) for name in SPLITS if name in summary["by_split"]]
+    rows += [_row(split_name(name), summary["by_split"][name]) for name in SPLIT_NAMES if name in summary["by_split"]]
     rows += [_row(f"family {name}", figures) for name, figures in summary["by_family"].items()]
     headings = ("answers", "PASS", "FAIL", "UNSCORED", "pass rate (95 %)", "corrected (95 %)", "shuffled answers")
     table(headings, rows)

@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from foundation.splits import SPLIT_NAMES
 from judge import stats
 from judge.report.collect import Judging, Row
-from judge.summary import SPLITS
 
 Key = tuple[str, str, str, int]
 
@@ -74,7 +74,7 @@ def compare(one: Judging, other: Judging) -> Comparison:
     if not pairs:
         return Comparison(one, other, warning="Not compared: no question was scored in both.")
     changes = [_change("all shared questions", "", pairs)]
-    for split, name in SPLITS.items():
+    for split, name in SPLIT_NAMES.items():
         part = [pair for pair in pairs if pair[0].answer.item.split == split]
         if part and len(part) < len(pairs):
             changes.append(_change(name, split, part))

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from foundation.splits import split_name
 from judge.report.collect import Judging
 from judge.report.words import interval, many, percent, spoken
-from judge.summary import SPLITS
 
 FEWEST, MOST = 3, 6
 ARTICLES = 20  # fewer than that, and one article more or less moves the rate
@@ -119,7 +119,7 @@ def _interval(judging: Judging) -> list[str]:
             text += f" Drawing whole articles anew gives {interval(clustered['low'], clustered['high'])}."
         said.append(text)
     else:
-        few = [(SPLITS.get(split, split), judging.articles_of(split)) for split in summary.get("by_split") or {}]
+        few = [(split_name(split), judging.articles_of(split)) for split in summary.get("by_split") or {}]
         told = [f"{count:,} behind “{name}”" for name, count in few if count < ARTICLES]
         if told:
             said.append(f"Few articles stand behind a figure: {', '.join(told)}. Other articles could give another.")

@@ -22,12 +22,12 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from foundation.splits import SPLIT_NAMES, split_name
 from judge.report import words
 from judge.report.bars import Axis, Bar, axis
 from judge.report.collect import Canary, Judging, Row
 from judge.report.compare import Comparison, compare, keyed
 from judge.report.doubts import doubts
-from judge.summary import SPLITS
 
 HERE = Path(__file__).parent
 FILTERS = "shown sentence count many percent interval points chance short seconds moment spoken".split()
@@ -124,7 +124,7 @@ def render(judgings: Sequence[Judging], title: str = "") -> str:
         cards=made,
         passages=passages,
         options=options(made, judgings),
-        splits=SPLITS,
+        splits=SPLIT_NAMES,
         most=MISSED,
         style=Markup(style),
         script=Markup(script),
@@ -245,7 +245,7 @@ def _hero(summary: Mapping[str, Any], prefix: str) -> Table:
 
 
 def _ordered(by_split: Mapping[str, Any]) -> list[str]:
-    return [name for name in SPLITS if name in by_split] + sorted(set(by_split) - set(SPLITS))
+    return [name for name in SPLIT_NAMES if name in by_split] + sorted(set(by_split) - set(SPLIT_NAMES))
 
 
 def _split(name: str, figures: Mapping[str, Any]) -> Bar:
@@ -257,7 +257,7 @@ def _split(name: str, figures: Mapping[str, Any]) -> Bar:
         notes.append(f"articles redrawn {words.interval(figures['clustered']['low'], figures['clustered']['high'])}")
     if figures.get("stop_rate") is not None:
         notes.append(f"came to an end {words.percent(figures['stop_rate'])}")
-    return Bar(SPLITS.get(name, name), figures, ("split", name), tuple(notes))
+    return Bar(split_name(name), figures, ("split", name), tuple(notes))
 
 
 def _bars(kind: str, groups: Mapping[str, Mapping[str, Any]]) -> list[Bar]:
@@ -318,7 +318,7 @@ def options(made: Sequence[Card], judgings: Sequence[Judging]) -> list[tuple[str
                 ("split", item.split), ("family", item.family), ("type", item.prompt_type), ("article", item.article_id),
             ):  # fmt: skip
                 see(name, value)
-    shown["split"] = SPLITS
+    shown["split"] = dict(SPLIT_NAMES.items())
     shown["run"] = {str(number): judging.label for number, judging in enumerate(judgings, 1)}
     shown["change"] = {"gained": "wrong before, right now", "lost": "right before, wrong now"}
     kinds = {"run": "Student", "change": "Changed", "verdict": "Verdict", "reason": "Reason", "split": "Split"}

@@ -48,7 +48,6 @@ def test_the_figures_of_the_page_are_those_of_the_summary(tmp_path: Path) -> Non
     assert "Pass rate, held-out phrasing" in score
     for low, high in (
         (main["low"], main["high"]),
-        (main["clustered"]["low"], main["clustered"]["high"]),
         (main["corrected"]["low"], main["corrected"]["high"]),
         (main["baseline"]["low"], main["baseline"]["high"]),
     ):

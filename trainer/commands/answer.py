@@ -13,7 +13,8 @@ import typer
 
 from foundation.console import emit_json, plain, say, table
 from foundation.errors import FactoryError
-from trainer.commands.options import AS_JSON, CHECKPOINT, DEVICE, RUN, SPLIT_NAMES, Asked, Device, splits_of
+from foundation.splits import SPLIT_NAMES
+from trainer.commands.options import AS_JSON, CHECKPOINT, DEVICE, RUN, Asked, Device, splits_of
 
 if TYPE_CHECKING:
     from foundation.records import Answer, Role, Split

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from foundation.console import emit_json, plain, say, table
-from trainer.commands.options import AS_JSON, CHECKPOINT, DEVICE, RUN, SPLIT_NAMES, Asked, Device, splits_of
+from foundation.splits import split_name
+from trainer.commands.options import AS_JSON, CHECKPOINT, DEVICE, RUN, Asked, Device, splits_of
 
 if TYPE_CHECKING:
     from foundation.workspace import Workspace
@@ -113,7 +114,7 @@ def _show(summary: dict[str, Any]) -> None:
         if not told["answers"]:
             say(f"the split {name} has no question to ask: {told['questions']}")
     print(f"{summary['checkpoint']} of {summary['steps']:,} steps, {summary['parameters']:,} parameters\n")
-    headings = ["", *(SPLIT_NAMES[name] for name in splits)]
+    headings = ["", *(split_name(name) for name in splits)]
     if summary["gap"]:
         headings.append("trained minus held-out")
     table(headings, _rows(splits, summary["gap"]))
@@ -123,7 +124,7 @@ def _show(summary: dict[str, Any]) -> None:
     pairs = [(family, name) for family in families for name in splits if family in splits[name]["by_family"]]
     table(
         ("family", "", "answers", *SHARES.values(), "facts there", "repeated 4-grams", "length"),
-        ((family, SPLIT_NAMES[name], *_family(splits[name]["by_family"][family])) for family, name in pairs),
+        ((family, split_name(name), *_family(splits[name]["by_family"][family])) for family, name in pairs),
     )
     least = summary["memorised"]["least"]
     print(
@@ -132,7 +133,7 @@ def _show(summary: dict[str, Any]) -> None:
     )
     table(
         ("family", "", "answers", "median, tokens", "90 % within", "share of the answer", *MEMORISED.values()),
-        ((family, SPLIT_NAMES[name], *_spans(splits[name]["by_family"][family])) for family, name in pairs),
+        ((family, split_name(name), *_spans(splits[name]["by_family"][family])) for family, name in pairs),
     )
     longest, elsewhere = summary["memorised"]["longest"], summary["memorised"]["longest_elsewhere"]
     _longest("The longest", longest)
@@ -191,7 +192,7 @@ def _longest(title: str, rows: Sequence[dict[str, Any]]) -> None:
         return
     print(f"\n{title}")
     for row in rows:
-        where = f"{row['prompt_type']}, {SPLIT_NAMES[row['split']]}"
+        where = f"{row['prompt_type']}, {split_name(row['split'])}"
         text = " ".join(row["text"].split())
         text = text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
         print(f"  {row['span']} of {row['of']} tokens; {where}\n    asked: {plain(row['question'])}\n    {plain(text)}")

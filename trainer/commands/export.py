@@ -132,9 +132,9 @@ def label_command(
 
 
 def _document(workspace: Workspace, entry: Entry) -> dict[str, Any]:
+    from foundation.splits import SPLIT_NAMES
     from trainer.export.archive import weights_folder
     from trainer.export.card import told
-    from trainer.judgings import NAMES
 
     folder = weights_folder(workspace, entry)
     judged = entry.judged()
@@ -145,7 +145,7 @@ def _document(workspace: Workspace, entry: Entry) -> dict[str, Any]:
         "low": judged.low if judged else None,
         "high": judged.high if judged else None,
         "corrected": judged.corrected if judged else None,
-        "judged": {split: told(entry.judging(split)) for split in NAMES},
+        "judged": {split: told(entry.judging(split)) for split in SPLIT_NAMES},
         "folder": str(folder),
         "present": (folder / "config.json").is_file(),
     }

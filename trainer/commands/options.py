@@ -22,11 +22,6 @@ CHECKPOINT = typer.Option(
 )
 Device = Literal["auto", "cpu", "cuda"]
 ALL: tuple[Split, ...] = ("phrasing", "unseen", "train")
-SPLIT_NAMES: dict[str, str] = {
-    "train": "trained phrasing",
-    "phrasing": "held-out phrasing",
-    "unseen": "unseen article",
-}
 
 
 class Asked(StrEnum):

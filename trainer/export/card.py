@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from foundation.splits import SPLIT_NAMES
 from trainer.export.archive import label_line
 from trainer.export.layouts import CLASSES
-from trainer.judgings import NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,7 +102,7 @@ def _figures(entry: Entry) -> str:
         ("loss, held-out phrasing", _number(losses.phrasing)),
         ("loss, unseen article", _number(losses.unseen)),
     ]
-    for split, name in NAMES.items():
+    for split, name in SPLIT_NAMES.items():
         rows.append((f"judged right, {name}", told(entry.judging(split))))
         found = entry.judged(split)
         if found and found.corrected is not None:
@@ -133,7 +133,7 @@ def told(point: RoundPoint | None) -> str:
 def summed_up(entry: Entry) -> str:
     """A line for each split that was judged at this step, for a table: its pass rate, or in a word that there is none."""
     lines = []
-    for split, name in NAMES.items():
+    for split, name in SPLIT_NAMES.items():
         point = entry.judging(split)
         if point is not None:
             said = pass_rate(point) if point.believed else "not believed" if point.problems else "failed"
