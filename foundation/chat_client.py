@@ -21,7 +21,7 @@ import random
 import re
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,7 +47,8 @@ REFUSED_LENGTH = frozenset({400, 413, 422})
 
 @dataclass(frozen=True)
 class ChatClient:
-    """`base_url` ends in /v1. `extra` is merged into every request body; `table` of the settings is what errors name.
+    """`base_url` ends in /v1. `extra` is merged into every request body; `table` of the settings is what errors name. With
+    `thoughts`, what a server parts from the text as reasoning stands before it again, in <think> tags.
 
     What `throttle` learns is shared with every fork made after this was.
     """
@@ -60,18 +61,24 @@ class ChatClient:
     attempts: int = 4
     extra: tuple[tuple[str, Any], ...] = ()
     table: str = "teacher"
+    thoughts: bool = False
     throttle: Throttle = field(default=None, compare=False, repr=False)  # type: ignore[assignment]  # or one is made
 
     def __post_init__(self) -> None:
         if self.throttle is None or self.throttle.most != self.concurrency:
             object.__setattr__(self, "throttle", Throttle(self.concurrency))
 
-    async def complete(self, requests: Sequence[ChatRequest]) -> AsyncIterator[ChatReply]:
-        """Replies in the order they arrive, exactly one per request."""
+    async def complete(
+        self, requests: Sequence[ChatRequest], again: Callable[[ChatReply], ChatRequest | None] | None = None
+    ) -> AsyncIterator[ChatReply]:
+        """Replies in the order they arrive, exactly one per request, each taken from `requests` when it is sent.
+
+        `again` says what to ask instead of a reply, at once and in its place: a reply for which it has nothing counts.
+        """
         if not requests:
             return
         async with self._pool(self.timeout) as pool:
-            call = _Call(self, pool, iter(requests))
+            call = _Call(self, pool, iter(requests), again)
             tasks = [asyncio.create_task(call.pull()) for _ in range(min(self.concurrency, len(requests)))]
             try:
                 for _ in range(len(requests)):
@@ -158,6 +165,7 @@ class _Call:
     client: ChatClient
     pool: Pool
     waiting: Iterator[ChatRequest]
+    again: Callable[[ChatReply], ChatRequest | None] | None = None
     served: float = 0.0
     """When the server last answered any request, as `time.monotonic`."""
     _results: deque[ChatReply | BaseException] = field(default_factory=deque)
@@ -182,7 +190,10 @@ class _Call:
         """Be one of those that take the next request that nobody took."""
         try:
             for request in self.waiting:
-                self._put(await self._one(request))
+                reply = await self._one(request)
+                while self.again and (instead := self.again(reply)):
+                    reply = await self._one(instead)
+                self._put(reply)
         except BaseException as error:
             self._put(error)
             raise
@@ -207,7 +218,7 @@ class _Call:
                 answer = await self.pool.ask("/chat/completions", body)
                 seconds, status = time.perf_counter() - began, answer.status
                 if status == 200:
-                    reply, cached = _parse(request.id, answer.body, seconds)
+                    reply, cached = _parse(request.id, answer.body, seconds, client.thoughts)
                     self._heard(request, reply, cached, changes, full)
                     return reply
                 said = answer.body.decode("utf-8", "replace")
@@ -328,7 +339,7 @@ def _tokens(usage: Any, name: str) -> int | None:
     return found if type(found) is int and 0 <= found < 1 << 40 else None
 
 
-def _parse(request_id: str, body: bytes, seconds: float) -> tuple[ChatReply, int | None]:
+def _parse(request_id: str, body: bytes, seconds: float, thoughts: bool = False) -> tuple[ChatReply, int | None]:
     """The reply, and the prompt tokens that were cached, if the server tells. Raises `ValueError` if it is none."""
     try:
         try:
@@ -336,10 +347,15 @@ def _parse(request_id: str, body: bytes, seconds: float) -> tuple[ChatReply, int
         except orjson.JSONDecodeError:
             found = json.loads(body)  # takes half a surrogate pair, and NaN
         choice, usage = found["choices"][0], found.get("usage") or {}
-        finish = choice.get("finish_reason")
+        finish, message = choice.get("finish_reason"), choice["message"]
+        text = message.get("content") or message.get("refusal") or ""
+        # vLLM calls it reasoning, and did call it reasoning_content, as others do
+        thought = message.get("reasoning") or message.get("reasoning_content") if thoughts else None
+        if thought:
+            text = f"<think>{thought}</think>{text}"
         reply = ChatReply(
             id=request_id,
-            text=_writable(choice["message"].get("content") or ""),
+            text=_writable(text),
             finish="stop" if finish == "stop" else "length",
             usage=Usage(
                 prompt_tokens=_tokens(usage, "prompt_tokens") or 0,

@@ -267,8 +267,10 @@ class JudgeSettings(Table):
         default=SecretStr(""), description="openai: the key. Better set as FACTORY_JUDGE__API_KEY."
     )
     concurrency: int = Field(default=32, ge=1, le=4096, description="Requests in flight.")
-    max_tokens: int = Field(default=1024, ge=16, description="Room for the grader's thinking and its verdict.")
-    context: int = Field(default=8192, ge=256, description="vllm: longest prompt plus answer, in tokens.")
+    max_tokens: int = Field(default=4096, ge=16, description="Room for the grader's thinking and its verdict.")
+    context: int = Field(
+        default=8192, ge=256, description="Longest prompt plus answer, in tokens; openai: what that server has."
+    )
     start_timeout: float = Field(default=900.0, gt=0, description="vllm: seconds the server may take to load.")
     args: list[str] = Field(default_factory=list, description="vllm: more arguments for its server, as a list.")
     answers: int = Field(default=200, ge=1, description="Questions a split contributes, at most.")

@@ -107,15 +107,18 @@ class LlmGrader(abc.ABC):
 
     async def grade(self, requests: Sequence[tuple[Answer, int]]) -> AsyncIterator[tuple[int, Outcome]]:
         assert self.client is not None, "grade() outside ready()"
-        room = self.settings.max_tokens
-        cut: list[tuple[int, int]] = []
-        async for reply in self.client.complete(_Requests(self, requests, [(at, room) for at in range(len(requests))])):
-            more = self._more(reply)
-            if more > room:
-                cut.append((int(reply.id), more))
-            else:
-                yield int(reply.id), self._outcome(reply)
-        async for reply in self.client.complete(_Requests(self, requests, cut)):
+
+        def again(reply: ChatReply) -> ChatRequest | None:
+            """A reply that was cut off is asked for once more, at once: the slow ones do not wait for each other's end."""
+            more, at = self._more(reply), int(reply.id)
+            if more <= self.settings.max_tokens or at in grown:
+                return None
+            grown.add(at)
+            return self.request(at, *requests[at], more)
+
+        grown = set[int]()
+        async for reply in self.client.complete(_Requests(self, requests), again):
+            grown.discard(int(reply.id))
             yield int(reply.id), self._outcome(reply)
 
     def request(self, at: int, answer: Answer, vote: int, room: int) -> ChatRequest:
@@ -168,30 +171,27 @@ class LlmGrader(abc.ABC):
             concurrency=self.settings.concurrency,
             timeout=TIMEOUT,
             table="judge",
+            thoughts=True,
         )
 
 
 class _Requests(Sequence[ChatRequest]):
-    """The requests of `which` (index and room), each made when it is asked for."""
+    """What is asked, each made when it is sent."""
 
-    def __init__(
-        self, grader: LlmGrader, asked: Sequence[tuple[Answer, int]], which: Sequence[tuple[int, int]]
-    ) -> None:
-        self.grader, self.asked, self.which = grader, asked, which
+    def __init__(self, grader: LlmGrader, asked: Sequence[tuple[Answer, int]]) -> None:
+        self.grader, self.asked = grader, asked
 
     def __len__(self) -> int:
-        return len(self.which)
+        return len(self.asked)
 
     @overload
-    def __getitem__(self, number: int) -> ChatRequest: ...
+    def __getitem__(self, at: int) -> ChatRequest: ...
     @overload
-    def __getitem__(self, number: slice) -> Sequence[ChatRequest]: ...
-    def __getitem__(self, number: int | slice) -> ChatRequest | Sequence[ChatRequest]:
-        if isinstance(number, slice):
-            return _Requests(self.grader, self.asked, self.which[number])
-        at, room = self.which[number]
-        answer, vote = self.asked[at]
-        return self.grader.request(at, answer, vote, room)
+    def __getitem__(self, at: slice) -> Sequence[ChatRequest]: ...
+    def __getitem__(self, at: int | slice) -> ChatRequest | Sequence[ChatRequest]:
+        if isinstance(at, slice):
+            return _Requests(self.grader, self.asked[at])
+        return self.grader.request(at, *self.asked[at], self.grader.settings.max_tokens)
 
 
 class OpenAIGrader(LlmGrader):
