@@ -31,4 +31,4 @@ step trainer pack
 step trainer run --orchestrate
 step trainer chat -p "Who commanded the German Sixth Army at Stalingrad?"
 step factory report
-printf '\nThe demo took %d s. Open demo/report.html; talk to the model with: cd demo && trainer chat\n' "$SECONDS"
+printf '\nThe demo took %d s.\nThe student, judged: demo/train/runs/main/judged.html. The whole line: demo/report.html.\nTalk to the model with: cd demo && trainer chat\n' "$SECONDS"
