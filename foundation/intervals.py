@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 Z95 = 1.959963984540054
 
+Ends = tuple[float, float, float]  # a figure, and both ends of its interval
+
 
 @dataclass(frozen=True, slots=True)
 class Share:
@@ -23,6 +25,10 @@ class Share:
     value: float
     low: float
     high: float
+
+    @property
+    def ends(self) -> Ends:
+        return self.value, self.low, self.high
 
 
 def wilson(some: int, of: int, z: float = Z95) -> Share | None:
@@ -37,9 +43,10 @@ def wilson(some: int, of: int, z: float = Z95) -> Share | None:
     return Share(some, of, value, low, high)
 
 
-def newcombe(one: Share, other: Share) -> tuple[float, float, float]:
-    """How far `one` lies above `other`, and both ends of that difference's interval, for two samples apart."""
-    gap = one.value - other.value
-    low = gap - math.hypot(one.value - one.low, other.high - other.value)
-    high = gap + math.hypot(one.high - one.value, other.value - other.low)
+def newcombe(one: Ends, other: Ends) -> Ends:
+    """How far share `one` lies above `other`, with both ends of that difference's interval, for two samples apart."""
+    (value, below, above), (less, under, over) = one, other
+    gap = value - less
+    low = gap - math.hypot(value - below, over - less)
+    high = gap + math.hypot(above - value, less - under)
     return gap, max(-1.0, low), min(1.0, high)

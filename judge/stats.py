@@ -13,7 +13,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-Z95 = 1.959963984540054
+from foundation.intervals import Z95, newcombe, wilson
+
 LEAST_CLUSTERS = 5
 BOOTSTRAP_DRAWS, BOOTSTRAP_AT_ONCE, BOOTSTRAP_SEED = 2000, 50, 1
 
@@ -41,14 +42,10 @@ class Difference:
 
 def rate(passed: int, scored: int, z: float = Z95) -> Rate:
     """Wilson's score interval of a pass rate."""
-    if scored == 0:
+    found = wilson(passed, scored, z)
+    if found is None:
         return Rate(0, 0, None, None, None)
-    share, square = passed / scored, z * z
-    middle = (share + square / (2 * scored)) / (1 + square / scored)
-    reach = z / (1 + square / scored) * math.sqrt(share * (1 - share) / scored + square / (4 * scored * scored))
-    low = 0.0 if passed == 0 else max(0.0, middle - reach)  # rounding must not leave the ends of the scale
-    high = 1.0 if passed == scored else min(1.0, middle + reach)
-    return Rate(passed, scored, round(share, 6), round(low, 6), round(high, 6))
+    return Rate(passed, scored, *(round(figure, 6) for figure in found.ends))
 
 
 def difference(one: Rate, other: Rate) -> Difference | None:
@@ -56,9 +53,7 @@ def difference(one: Rate, other: Rate) -> Difference | None:
     if one.value is None or other.value is None:
         return None
     assert one.low is not None and one.high is not None and other.low is not None and other.high is not None
-    gap = one.value - other.value
-    low = gap - math.hypot(one.value - one.low, other.high - other.value)
-    high = gap + math.hypot(one.high - one.value, other.value - other.low)
+    gap, low, high = newcombe((one.value, one.low, one.high), (other.value, other.low, other.high))
     pooled = (one.passed + other.passed) / (one.scored + other.scored)
     error = math.sqrt(pooled * (1 - pooled) * (1 / one.scored + 1 / other.scored))
     p = math.erfc(abs(gap) / error / math.sqrt(2)) if error else 1.0

@@ -8,13 +8,13 @@ go have times of their own for each split; of those the longest counts.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from foundation.intervals import newcombe
 from foundation.records import Split
 
 if TYPE_CHECKING:
@@ -99,13 +99,7 @@ def apart(points: Iterable[RoundPoint]) -> tuple[float, float, float] | None:
         train, held_out = one.get("train"), one.get("phrasing")
         if train is None or held_out is None or not (train.believed and held_out.believed):
             continue
-        (rate, low, high), (other, other_low, other_high) = _rate(train), _rate(held_out)
-        difference = rate - other
-        return (
-            difference,
-            difference - math.hypot(rate - low, other_high - other),
-            difference + math.hypot(high - rate, other - other_low),
-        )
+        return newcombe(_rate(train), _rate(held_out))
     return None
 
 

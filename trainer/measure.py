@@ -220,7 +220,7 @@ def gap(one: Figures, other: Figures) -> Figures:
             told[name] = None
         elif name in SHARES:
             told[name] = _rounded(
-                dict(zip(("value", "low", "high"), newcombe(Share(**left), Share(**right)), strict=True))
+                dict(zip(("value", "low", "high"), newcombe(Share(**left).ends, Share(**right).ends), strict=True))
             )
         else:
             told[name] = _rounded({"value": _middle(left) - _middle(right)})

@@ -40,5 +40,5 @@ def test_newcombes_interval_is_the_published_one() -> None:
     ):
         left, right = wilson(*one), wilson(*other)
         assert left is not None and right is not None
-        assert newcombe(left, right) == pytest.approx(wanted, abs=6e-5)
-        assert newcombe(right, left) == pytest.approx((-wanted[0], -wanted[2], -wanted[1]), abs=6e-5)
+        assert newcombe(left.ends, right.ends) == pytest.approx(wanted, abs=6e-5)
+        assert newcombe(right.ends, left.ends) == pytest.approx((-wanted[0], -wanted[2], -wanted[1]), abs=6e-5)
