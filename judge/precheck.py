@@ -10,18 +10,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from foundation.looping import looping
 from judge.outcome import Outcome
 
 if TYPE_CHECKING:
     from foundation.records import Answer
-
-# A block of 1 to 12 words said this often in a row is a loop: rhetoric repeats itself three times, not four.
-REPEATS = 4
-LONGEST_BLOCK = 12
-# One word five times over is a loop; four times can be emphasis.
-WORD_REPEATS = 5
-# Answers that come back to the same five words this often loop too, with something in between.
-PHRASE, PHRASE_REPEATS = 5, 5
 
 # What a model writes before it answers. `_STRONG` says nothing by itself; `_WEAK` may stand beside it, but can be an
 # answer alone ("Certainly." to "Did they?").
@@ -104,22 +97,3 @@ def opens_only(text: str) -> bool:
     while found := _UNIT.match(text, at):
         at, strong = found.end(), strong or bool(found["strong"] or found["tag"])
     return strong and not any(char.isalnum() for char in text[at:])
-
-
-def looping(text: str) -> str:
-    """The words that `text` repeats without end; empty if it does not."""
-    words = text.casefold().split()
-    for size in range(1, min(LONGEST_BLOCK, len(words) // REPEATS) + 1):
-        needed = (WORD_REPEATS if size == 1 else REPEATS) - 1
-        run = 0  # how many words in a row equal the word `size` places before them
-        for at in range(size, len(words)):
-            run = run + 1 if words[at] == words[at - size] else 0
-            if run >= needed * size:
-                return " ".join(words[at - size + 1 : at + 1])
-    seen: dict[tuple[str, ...], int] = {}
-    for at in range(len(words) - PHRASE + 1):
-        phrase = tuple(words[at : at + PHRASE])
-        seen[phrase] = seen.get(phrase, 0) + 1
-        if seen[phrase] >= PHRASE_REPEATS:
-            return " ".join(phrase)
-    return ""

@@ -20,10 +20,10 @@ from typing import Any
 from foundation.facts import FIGURES, Fact, core, facts_of, holds, known_names, read, same, same_kind
 from foundation.facts import Read as ReadText
 from foundation.intervals import Share, newcombe, wilson
+from foundation.looping import looping
 from foundation.records import Contract, EvalItem, Split
 
 GRAM = 4  # seq-rep-4
-BLOCK, TIMES, TOKEN_TIMES = 48, 4, 8  # a loop: that many tokens or fewer, four times in a row; one token, eight times
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -69,18 +69,6 @@ def repetition(tokens: Sequence[int], gram: int = GRAM) -> float | None:
     """
     grams = [tuple(tokens[at : at + gram]) for at in range(len(tokens) - gram + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else None
-
-
-def loops(tokens: Sequence[int]) -> bool:
-    """Whether a block of at most 48 tokens stands four times in a row, or one token eight times."""
-    for size in range(1, min(BLOCK, len(tokens) // 2) + 1):
-        needed = (max(TIMES, TOKEN_TIMES) if size == 1 else TIMES) - 1
-        run = 0  # tokens in a row that equal the one `size` places before them
-        for at in range(size, len(tokens)):
-            run = run + 1 if tokens[at] == tokens[at - size] else 0
-            if run >= needed * size:
-                return True
-    return False
 
 
 class Span(Contract):
@@ -156,7 +144,7 @@ def measure(
         found=tuple(found),
         missing=tuple(missing),
         repetition=repetition(tokens),
-        loops=loops(tokens),
+        loops=bool(looping(text)),
         span=span,
     )
 

@@ -10,9 +10,10 @@ import sys
 import pytest
 
 from foundation.facts import facts_of, read, same
+from foundation.looping import looping
 from foundation.records import Answer
 from judge.outcome import Outcome
-from judge.precheck import looping, precheck
+from judge.precheck import precheck
 from judge.rules import RulesGrader, grade
 from tests.judge.cases import CASES, WINTER, Case, make_answer, make_item
 

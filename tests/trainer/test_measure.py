@@ -13,7 +13,6 @@ from trainer.measure import (
     fact_containment,
     figures,
     gap,
-    loops,
     measure,
     normalised,
     repetition,
@@ -80,23 +79,13 @@ def test_repetition_is_the_share_of_four_grams_that_stood_there_before() -> None
     assert repetition([1, 2, 1, 2], gram=2) == pytest.approx(1 - 2 / 3)
 
 
-def test_a_loop_is_a_block_four_times_in_a_row() -> None:
-    assert not loops([])
-    assert not loops([5] * 7)
-    assert loops([1, *[5] * 8, 2])
-    assert not loops([1, 2, 3] * 3 + [1, 2])
-    assert loops([9, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3])
-    assert not loops([1, 2, 3, 9, 1, 2, 3, 8, 1, 2, 3, 7, 1, 2, 3, 6]), "something is new each time"
-    assert loops(list(range(48)) * 4)
-    assert not loops(list(range(49)) * 4), "too long a block"
-
-
 def test_one_answers_figures() -> None:
     told = row("Holland Smith led them.", [1, 2, 3, 4, 5, 1, 2, 3, 4], span=9, ended=False)
     assert (told.exact, told.found, told.missing) == (False, ("Holland Smith",), ("1945",))
     assert (told.contained, told.covered) == (0.5, 1.0)
     assert (told.tokens, told.reference_tokens, told.ended, told.loops) == (9, 4, False, False)
     assert told.repetition == pytest.approx(1 / 6)
+    assert row("the war the war the war the war", [1, 2] * 4, span=0, ended=True).loops
     assert Measured.model_validate_json(told.model_dump_json()) == told
 
 
