@@ -1,7 +1,8 @@
 """Two judgings of the same answers, side by side; and a judging read back: each verdict with the answer it is about.
 
 Guarantees: rows are matched by item and by the answer's text, so that another round's answer to the same question is
-never taken for this one; answers that changed since they were judged are refused. Unscored rows count as neither.
+never taken for this one; answers that changed since they were judged are refused. Unscored rows count as neither. A
+judging whose score is refused has no pass rate here either, nor a difference to another's.
 Cost: 25 µs a row to read, 50 µs to compare. Misses: that two judges agree does not make either right; people may be
 asked instead (`judge.calibrate`).
 """
@@ -13,6 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,11 @@ class Judging:
     @property
     def grader(self) -> str:
         return str((self.summary.get("grader") or {}).get("name", "?"))
+
+    @property
+    def refused(self) -> bool:
+        """Whether its judge failed its canaries: then nobody is told its pass rate."""
+        return bool(self.summary.get("refused"))
 
 
 def read_judging(path: Path, answers: Path | None = None) -> Judging:
@@ -111,6 +118,7 @@ def agree(a: Judging, b: Judging) -> dict[str, Any]:
         )
     pairs = [(a.rows[key].verdict.verdict, b.rows[key].verdict.verdict) for key in common]
     items = [a.rows[key].answer.item for key in common]
+    figures_of = partial(figures, refused=a.refused or b.refused)
     document = {
         "v": 1,
         "a": _about(a, common),
@@ -121,9 +129,9 @@ def agree(a: Judging, b: Judging) -> dict[str, Any]:
             "only_a": len(items_a - items_b),
             "only_b": len(items_b - items_a),
         },
-        **figures(pairs),
-        "by_split": grouped(pairs, [item.split for item in items], figures),
-        "by_family": grouped(pairs, [item.family for item in items], figures),
+        **figures_of(pairs),
+        "by_split": grouped(pairs, [item.split for item in items], figures_of),
+        "by_family": grouped(pairs, [item.family for item in items], figures_of),
         "disagreements": [
             described(a.rows[key]) | {name: _said(judging.rows[key].verdict) for name, judging in (("a", a), ("b", b))}
             for key, pair in zip(common, pairs, strict=True)
@@ -133,8 +141,11 @@ def agree(a: Judging, b: Judging) -> dict[str, Any]:
     return document | {"notes": _notes(document)}
 
 
-def figures(pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Confusion (first × second), agreement, kappa, and who passes more: of pairs of PASS, FAIL and UNSCORED."""
+def figures(pairs: Sequence[Pair], refused: bool = False) -> dict[str, Any]:
+    """Confusion (first × second), agreement, kappa, and who passes more: of pairs of PASS, FAIL and UNSCORED.
+
+    `refused`: the score of one is, so the difference of their rates is None.
+    """
     scored = [(one == "PASS", other == "PASS") for one, other in pairs if "UNSCORED" not in (one, other)]
     cell = Counter(scored)
     gap = paired_difference(cell[True, True], cell[True, False], cell[False, True], cell[False, False])
@@ -144,7 +155,7 @@ def figures(pairs: Sequence[Pair]) -> dict[str, Any]:
         "confusion": confusion(pairs, WORDS),
         "agreement": share(cell[True, True] + cell[False, False], len(scored)),
         "kappa": asdict(kappa) if kappa else None,
-        "difference": asdict(gap) if gap else None,
+        "difference": asdict(gap) if gap and not refused else None,
         "only_first_passes": cell[True, False],
         "only_second_passes": cell[False, True],
         "mcnemar_p": stats.mcnemar(cell[True, False], cell[False, True]) if scored else None,
@@ -222,6 +233,12 @@ def described(row: Row) -> dict[str, Any]:
     }
 
 
+def pass_rate(judging: Judging, rate: stats.Rate) -> dict[str, float | int | None]:
+    """The rate as JSON; of a judging whose score is refused the counts alone."""
+    found = stats.as_json(rate)
+    return found | dict.fromkeys(("pass_rate", "low", "high")) if judging.refused else found
+
+
 def percent(part: Mapping[str, Any], name: str = "value") -> str:
     """`41.2 % (34.0–48.8)` of a figure with its interval as JSON, or a dash."""
     if part.get(name) is None:
@@ -241,8 +258,9 @@ def _about(judging: Judging, common: Sequence[Key]) -> dict[str, Any]:
         "rows": len(judging.rows),
         "counts": {word: counts[word] for word in WORDS},
         "unscored": dict(reasons.most_common()),
+        "refused": judging.refused,
         "problems": list(judging.summary.get("problems") or []),
-        **stats.as_json(stats.rate(counts["PASS"], counts["PASS"] + counts["FAIL"])),
+        **pass_rate(judging, stats.rate(counts["PASS"], counts["PASS"] + counts["FAIL"])),
     }
 
 
@@ -265,6 +283,8 @@ def _notes(document: Mapping[str, Any]) -> list[str]:
     for side, about in (("A", a), ("B", b)):
         if about["problems"]:
             notes.append(f"{side}'s judging itself says: {' '.join(about['problems'])}")
+        if about["refused"]:
+            notes.append(f"{side}'s score is refused: its pass rate is not told, nor how far it is from the other's.")
         if not about["scored"]:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in about["unscored"].items())
             notes.append(f"{side} scored none of these answers ({reasons}), so there is no agreement to tell.")

@@ -12,6 +12,7 @@ Misses: two machines that share the workspace over a network file system; SQLite
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
@@ -68,12 +69,29 @@ def open_cache(folder: Path) -> Iterator[Cache]:
         yield Cache(path, database)
 
 
+def cache_files(folder: Path) -> set[Path]:
+    """Where the cache of a workspace's `train` folder is, with SQLite's own files beside it, there or not."""
+    return {(folder / f"{FILE}{end}").resolve() for end in ("", "-wal", "-shm", "-journal")}
+
+
 def known(folder: Path, fingerprints: Iterable[str]) -> dict[str, Verdict]:
-    """Those of the verdicts that are known; nothing is made where there is no cache yet."""
-    if not (folder / FILE).exists():
+    """Those of the verdicts that are known; nothing is made where there is no cache yet, or nothing can be written."""
+    path = folder / FILE
+    if not path.exists():
         return {}
-    with open_cache(folder) as cache:
-        return cache.find(fingerprints)
+    if os.access(folder, os.W_OK) and os.access(path, os.W_OK):
+        with open_cache(folder) as cache:
+            return cache.find(fingerprints)
+    with _told(path), contextlib.closing(_read_only(path)) as database:
+        return {} if _empty(path, database) else Cache(path, database).find(fingerprints)
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    # SQLite cannot read a log of writes without a file of its own beside it; without a log it must be told there is none.
+    path = path.resolve()
+    log = path.with_name(f"{path.name}-wal")
+    how = "" if log.exists() and log.stat().st_size else "&immutable=1"
+    return sqlite3.connect(f"{path.as_uri()}?mode=ro{how}", uri=True, timeout=PATIENCE, isolation_level=None)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

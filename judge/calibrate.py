@@ -1,7 +1,8 @@
 """A judging beside what people say of the same answers: how far to believe its pass rate, and what it would be.
 
 Guarantees: a label counts only for the text it was given to; answers that the judge left unscored, and those that two
-people see differently, count as neither right nor wrong, and are counted apart. Cost: about 40 µs a label.
+people see differently, count as neither right nor wrong, and are counted apart; of a judging whose score is refused neither
+the pass rate nor its correction is told, only what people would pass of what it passes and of what it fails. Cost: about 40 µs a label.
 Misses: the rates hold for all answers only if the labelled ones are a random part of them, as `judge label` draws them;
 people err too, and their errors are taken for the judge's. Sources: Rogan & Gladen 1978 for the corrected rate, as
 `judge.stats.corrected` computes it; Tenenbein 1970 for the weighted.
@@ -19,19 +20,7 @@ from typing import Any
 from foundation.errors import UsageError
 from foundation.splits import split_name
 from judge import stats
-from judge.agree import (
-    FEW,
-    Judging,
-    Key,
-    Pair,
-    Row,
-    confusion,
-    described,
-    grouped,
-    percent,
-    share,
-    strength,
-)
+from judge.agree import FEW, Judging, Key, Pair, Row, confusion, described, grouped, pass_rate, percent, share, strength
 from judge.label import Label
 
 WITHIN = 5.0  # percentage points: the half-width that is asked for, unless told otherwise
@@ -64,7 +53,8 @@ def calibrate(
     passed = verdicts.count("PASS")
     raw = stats.rate(passed, passed + verdicts.count("FAIL"))
     found = figures(pairs)
-    corrected, by_verdict = stats.corrected(raw, *_rates(pairs)), weighted(raw, pairs)
+    corrected = None if judging.refused else stats.corrected(raw, *_rates(pairs))
+    by_verdict = weighted(raw, pairs)
     document = {
         "v": 1,
         "labels": {
@@ -80,6 +70,7 @@ def calibrate(
         "verdicts": str(judging.path),
         "answers": str(judging.answers),
         "grader": judging.summary.get("grader"),
+        "refused": judging.refused,
         "problems": list(judging.summary.get("problems") or []),
         **found,
         "without_labels": sorted(
@@ -89,7 +80,7 @@ def calibrate(
         "by_family": grouped(pairs, [item.family for item in items], figures),
         "judging": {
             "rows": len(verdicts),
-            **stats.as_json(raw),
+            **pass_rate(judging, raw),
             "corrected": asdict(corrected) if corrected else None,
             "weighted": asdict(by_verdict) if by_verdict else None,
         },
@@ -293,6 +284,8 @@ def bottom_line(document: Mapping[str, Any]) -> list[str]:
         lines.append(f"No label is on {' or '.join(bare)}: what follows takes the judge to err there as elsewhere.")
     if document["problems"]:
         lines.append(f"The judging itself says: {' '.join(document['problems'])}")
+    if document["refused"]:
+        lines.append("Its score is refused: neither its pass rate is told, nor one corrected for its errors.")
     if not scored:
         return [*lines, "The judge scored none of the labelled answers, so nothing can be said of it."]
     if scored < FEW:
@@ -303,7 +296,7 @@ def bottom_line(document: Mapping[str, Any]) -> list[str]:
     lines += [_agreement(document), _leaning(document["confusion"])]
     corrected = judging["corrected"]
     if corrected is None:
-        lines.append(_uncorrectable(document))
+        lines += [] if document["refused"] else [_uncorrectable(document)]
     else:
         lines.append(
             f"The judge passes {percent(judging, 'pass_rate')} of all {judging['scored']:,} scored answers; corrected for "
@@ -317,7 +310,7 @@ def bottom_line(document: Mapping[str, Any]) -> list[str]:
         lines.append(
             _needed(judging["weighted"], document["needed"]["within"], document["needed"]["labels"], document["n"])
         )
-    return [*lines, *_of_canaries(document["canaries"])]
+    return [*lines, *_of_canaries(document["canaries"], document["refused"])]
 
 
 def _doubts(labels: Mapping[str, int]) -> str:
@@ -340,7 +333,8 @@ def _agreement(document: Mapping[str, Any]) -> str:
         return f"{text}."
     if kappa["high"] < 0.4:
         return f"{text}: do not believe its verdicts."
-    return f"{text}: it can be believed in the main." if kappa["low"] > 0.6 else f"{text}."
+    believed = kappa["low"] > 0.6 and not document["refused"]
+    return f"{text}: it can be believed in the main." if believed else f"{text}."
 
 
 def _leaning(counts: Mapping[str, Mapping[str, int]]) -> str:
@@ -376,7 +370,7 @@ def _needed(estimate: Mapping[str, float], within: float, labels: int | None, n:
     return f"That is within {half:.1f} points either way; within {within:g} would take about {labels:,} labels in all."
 
 
-def _of_canaries(canaries: Mapping[str, Any] | None) -> list[str]:
+def _of_canaries(canaries: Mapping[str, Any] | None, refused: bool) -> list[str]:
     """Whether the canaries tell the truth about this judge."""
     if canaries is None:
         return []
@@ -393,6 +387,8 @@ def _of_canaries(canaries: Mapping[str, Any] | None) -> list[str]:
                 f"{percent(rates['canaries'], 'pass_rate')} by the canaries: these make the judge look "
                 f"{'better' if better else 'worse'} than it is."
             )
+    if lines and refused:
+        return lines
     if lines:
         return [*lines, "Believe the pass rate corrected by people rather than the one corrected by canaries."]
     return ["The canaries' rates do not differ visibly from those among labels."] if told == 2 else []

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, get_args
 from foundation.ids import keyed_fraction
 from foundation.records import Answer, Contract, EvalItem, Verdict
 from judge import canary_texts, stats
+from judge.canary_sentences import restated, words_of
 
 Kind = Literal[
     "reference", "sibling", "other-row", "wrong-number", "wrong-name", "negation", "colon", "opener", "injection"
@@ -85,6 +86,8 @@ def _of_kind(kind: Kind, items: Sequence[EvalItem], maker: Callable[[EvalItem], 
         if len(made) >= each:
             break
         text = maker(item) if any(char.isalnum() for char in item.reference) else ""
+        if kind not in RIGHT and tuple(words_of(text)) in _right_words(item):
+            continue  # whatever rule slips, a right answer is never held to be wrong
         # Two orders of the same options are one question: asked once, or a slip would count twice.
         if not text or (item.reference, text) in seen:
             continue
@@ -92,6 +95,10 @@ def _of_kind(kind: Kind, items: Sequence[EvalItem], maker: Callable[[EvalItem], 
         answer = Answer(item=item, text=text, stopped="end", tokens=len(text.split()), checkpoint="canary")
         made.append(Canary(kind=kind, expected="PASS" if kind in RIGHT else "FAIL", answer=answer))
     return made
+
+
+def _right_words(item: EvalItem) -> set[tuple[str, ...]]:
+    return {tuple(words_of(text)) for text in (item.reference, *restated(item))}
 
 
 def rates(judged: Sequence[Judged]) -> tuple[stats.Rate, stats.Rate]:
@@ -107,8 +114,8 @@ def _passed(judged: Sequence[Judged]) -> stats.Rate:
 def assess(judged: Sequence[Judged], floors: Mapping[str, float]) -> dict[str, Any]:
     """The summary's `canaries`: each class with its share judged rightly, TPR and FPR, and kappa with the known truth.
 
-    A class is `ok` unless it is below its floor or none of it could be scored; None where no floor is declared, or
-    where fewer than `FEW` were scored.
+    A class is `ok` unless it is below its floor, none of it could be scored, or so many not that fewer than `FEW` are left;
+    None where no floor is declared, or where there are fewer than `FEW`.
     """
     tpr, fpr = rates(judged)
     pairs = [
@@ -130,7 +137,7 @@ def _class(kind: Kind, rows: Sequence[Judged], floor: float | None) -> dict[str,
     scored = [row for row in rows if row.verdict.verdict != "UNSCORED"]
     share = stats.rate(sum(row.verdict.verdict == row.expected for row in scored), len(scored))
     ok: bool | None = None
-    if floor is not None and rows and not scored:
+    if floor is not None and rows and (not scored or len(rows) >= FEW > len(scored)):
         ok = False
     elif floor is not None and share.value is not None and len(scored) >= FEW:
         ok = share.value >= floor

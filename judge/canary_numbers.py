@@ -13,9 +13,9 @@ from foundation.records import EvalItem
 from judge import choices
 from judge.canary_sentences import MONTH, STANCE, asking
 
-_YEAR = re.compile(r"(?<![\w-])(1[0-9]{3}|20[0-9]{2})(?![\w-]|,\d)")
+_YEAR = re.compile(r"(?<![\w-])(?<!\d[.,])(1[0-9]{3}|20[0-9]{2})(?![\w-]|[.,]\d)")
 _DAY = re.compile(rf"(?<![\w-])([0-9]{{1,2}})(?= {MONTH}\b)|(?<=[a-z] )([0-9]{{1,2}})(?=, (?:1\d|20)\d\d)")
-_NUMBER = re.compile(r"(?<![\w.,-])(\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w-]|,\d|\.\d)")
+_NUMBER = re.compile(r"(?<![\w.,-])((?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)(?![\w-]|[.,]\d)")
 # "More than 10,000" is true of more than 40,000: such a figure may only be changed to the other side.
 _AT_LEAST = re.compile(
     r"\b(?:more than|over|at least|exceed\w*|above|or more|no fewer than|no less than)\b", re.IGNORECASE
@@ -23,7 +23,11 @@ _AT_LEAST = re.compile(
 _AT_MOST = re.compile(
     r"\b(?:fewer than|less than|under|at most|up to|below|no more than|or (?:less|fewer))\b", re.IGNORECASE
 )
-_FIGURE = re.compile(r"\d+(?:,\d{3})*")
+# Of what happened before 1944 a later year is as true, only vaguer. "Not before" turns it round: then there is no telling.
+_EARLIER = re.compile(r"\b(?:before|by|until|till|up to|prior to|earlier than)\b[^.;]{0,30}$", re.IGNORECASE)
+_LATER = re.compile(r"\b(?:after|since|from|following|later than)\b[^.;]{0,30}$", re.IGNORECASE)
+_NOT_BEFORE = re.compile(r"\b(?:not?|never|n't)\b[^.;]{0,30} (?:before|after|later|earlier)\b[^.;]{0,30}$", re.IGNORECASE)
+_FIGURE = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
 _WHEN = re.compile(r"when|(?:what|which) (?:date|day|year|month)\b", re.IGNORECASE)
 _DAYS = re.compile(r"when|(?:what|which) (?:date|day)\b", re.IGNORECASE)
 _HOW_MANY = re.compile(
@@ -74,20 +78,38 @@ def _pick(item: EvalItem, options: list[str]) -> str:
     return free[int(keyed_fraction("canary-number", item.id) * len(free))] if free else ""
 
 
+def _steps(item: EvalItem, figure: int) -> tuple[bool, bool]:
+    """Whether an earlier figure, and a later one, would be wrong where `figure` stands."""
+    before = re.split(rf"(?<![\w.,-]){figure}(?!\w)", item.reference)[:-1]
+    limits = [(bool(_EARLIER.search(part)), bool(_LATER.search(part))) for part in before]
+    if any(_NOT_BEFORE.search(part) for part in before):
+        return False, False
+    return not any(later for _, later in limits), not any(earlier for earlier, _ in limits)
+
+
 def _other_year(item: EvalItem, year: int) -> str:
-    return _pick(item, [str(year + step) for step in (-7, -5, -4, -3, 3, 4, 5, 7)])
+    down, up = _steps(item, year)
+    return _pick(item, [str(year + step) for step in (-7, -5, -4, -3, 3, 4, 5, 7) if (down if step < 0 else up)])
 
 
 def _other_day(item: EvalItem, day: int) -> str:
-    return _pick(item, [str(other) for other in range(1, 29) if abs(other - day) > 3])
+    down, up = _steps(item, day)
+    return _pick(
+        item, [str(other) for other in range(1, 29) if abs(other - day) > 3 and (down if other < day else up)]
+    )
 
 
 def _other_number(item: EvalItem, figure: str) -> str:
     """Twice to four times as much, or as much less, as round as it was: no "about" covers that, and no "more than"."""
-    value = int(figure.replace(",", ""))
+    value = float(figure.replace(",", ""))
     told = f"{item.question} {item.reference}"
     factors = [] if _AT_MOST.search(told) else [2, 2.4, 3, 3.6]
     factors += [] if _AT_LEAST.search(told) else [0.3, 0.4]
+    places = len(figure.partition(".")[2])
+    if places:
+        parts = [f"{value * factor:,.{places}f}" for factor in sorted(factors)]
+        return _pick(item, [part for part in parts if part.strip("0.")])
+    value = int(value)
     zeros = len(str(value)) - len(str(value).rstrip("0"))
     made = {round(value * factor / 10**zeros) * 10**zeros for factor in factors} - {0}
     if value <= 4:

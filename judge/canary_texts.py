@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from foundation import words
+from foundation.facts import FIGURES, Token, read, same, stem
 from foundation.ids import keyed_fraction
 from foundation.records import EvalItem
 from judge import canary_names as names
@@ -143,19 +144,30 @@ def sibling(item: EvalItem) -> str:
     return pick(sorted(restated(item)), "sibling", item.id)
 
 
+def _forms(text: str) -> tuple[frozenset[str], frozenset[str]]:
+    """(those of names and figures, all but function words'), in one form: "2" and "two", "Soviets" and "Soviet" are one."""
+    tokens = [(token, _form(token)) for token in read(text).tokens]
+    telling = {
+        form
+        for token, form in tokens
+        if (token.capital or token.kind in FIGURES) and form not in words.FUNCTION | words.GENERIC
+    }
+    return frozenset(telling), frozenset(form for _, form in tokens if form not in words.FUNCTION)
+
+
+def _form(token: Token) -> str:
+    number = words.UNITS.get(token.form) or words.ORDINALS.get(token.form)  # "one" and "first" are no figures to `read`
+    return str(number) if number else stem(token.form)
+
+
 class Data:
     """What needs other rows: their references, and the names in them."""
 
     def __init__(self, items: Sequence[EvalItem]) -> None:
         self.names = Names(items)
-        self.told = {item.id: (names.telling(item.reference), set(words_of(item.reference))) for item in items}
-        self.new = {
-            item.id: (
-                self.told[item.id][0] - names.telling(item.question),
-                self.told[item.id][1] - set(words_of(item.question)) - words.FUNCTION,
-            )
-            for item in items
-        }
+        self.told = {item.id: _forms(item.reference) for item in items}
+        self.asked = {item.id: _forms(item.question)[1] for item in items}
+        self.around = {item.id: _forms(item.snippet)[1] for item in items}
         self.order = sorted(items, key=lambda item: keyed_fraction("canary-order", item.id))
         self.by_type: dict[str, list[EvalItem]] = defaultdict(list)
         for item in self.order:
@@ -177,16 +189,25 @@ class Data:
                 yield other
 
     def _strange(self, item: EvalItem, other: EvalItem) -> bool:
-        """Whether the other's reference is no answer here: another letter, no stance, and nothing new in common."""
+        """Whether the other's reference is no answer here: another letter, no stance, and nothing new in common.
+
+        What is new in it may not stand in the item's own passage either: it might be one of several right answers.
+        """
         if STANCE.match(other.reference) and not offers_labels(item.question):
             return False
         label = choices.label_of(item.reference)
         if label and choices.label_of(other.reference) == label:
             return False
-        (wanted, new), (told, said) = self.new[item.id], self.told[other.id]
-        if short(item):
-            return not wanted & told and len(new & said) * 3 <= len(new)
-        return len(wanted & told) * 5 <= len(wanted)
+        asked = self.asked[item.id]
+        (wanted, new), (told, said) = (
+            [forms - asked for forms in self.told[row.id]] for row in (item, other)
+        )
+        if not short(item):
+            return len(wanted & told) * 5 <= len(wanted)
+        if any(same(one, two, name=True) for one in wanted for two in told) or len(new & said) * 3 > len(new):
+            return False
+        around = self.around[item.id]
+        return not told & around if told else not said <= around
 
     def wrong_number(self, item: EvalItem) -> str:
         """The reference with the year, day or number that was asked for replaced; or the wrong one of the options."""

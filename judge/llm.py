@@ -1,7 +1,8 @@
 """The graders that are language models: `openai` asks a server that runs already, `vllm` starts one of its own.
 
 Guarantees: one outcome a request; requests are made as they are sent, so memory does not grow with their number; a reply that
-was cut off is asked for once more with twice the room; a server that was started is gone, with all its children, when
+was cut off is asked for once more with twice the room, as far as `judge.context` has it, and if the server says that this is
+too much, then the first reply counts; a server that was started is gone, with all its children, when
 `ready` ends, and holds its device until then. An engine that dies or hangs ends the run with a message that says so: what was
 judged is kept, and the next run goes on. Cost: the engine's start (vllm), then the model's thinking; CPU beside it, see
 `benchmarks/judge.py`. Misses: whether the model is any good at judging; the canaries tell.
@@ -111,15 +112,16 @@ class LlmGrader(abc.ABC):
         def again(reply: ChatReply) -> ChatRequest | None:
             """A reply that was cut off is asked for once more, at once: the slow ones do not wait for each other's end."""
             more, at = self._more(reply), int(reply.id)
-            if more <= self.settings.max_tokens or at in grown:
+            if more <= self.settings.max_tokens or at in cut_off:
                 return None
-            grown.add(at)
+            cut_off[at] = reply
             return self.request(at, *requests[at], more)
 
-        grown = set[int]()
+        cut_off = dict[int, ChatReply]()  # the first replies of those that are being asked again
         async for reply in self.client.complete(_Requests(self, requests), again):
-            grown.discard(int(reply.id))
-            yield int(reply.id), self._outcome(reply)
+            first = cut_off.pop(int(reply.id), None)
+            # The prompt did fit: only the room was more than the server has.
+            yield int(reply.id), self._outcome(first if first and reply.finish == "declined" else reply)
 
     def request(self, at: int, answer: Answer, vote: int, room: int) -> ChatRequest:
         """What is sent for one answer; the seed is another one for each vote."""
@@ -149,12 +151,7 @@ class LlmGrader(abc.ABC):
         """How much room a reply that was cut off gets the second time; 0 if it was not, or cannot have more."""
         if reply.finish != "length" or reply.detail not in ("", "length"):
             return 0
-        return min(GROWTH * self.settings.max_tokens, self._longest - reply.usage.prompt_tokens, REPLY_LIMIT)
-
-    @property
-    def _longest(self) -> int:
-        """The longest prompt and reply together, in tokens, as far as it is known."""
-        return REPLY_LIMIT
+        return min(GROWTH * self.settings.max_tokens, self.settings.context - reply.usage.prompt_tokens, REPLY_LIMIT)
 
     @property
     def _longer(self) -> str:
@@ -259,10 +256,6 @@ class VllmGrader(LlmGrader):
     @property
     def _where(self) -> str:
         return "\0".join(self.settings.args)
-
-    @property
-    def _longest(self) -> int:
-        return self.settings.context
 
     @property
     def _longer(self) -> str:

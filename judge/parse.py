@@ -3,7 +3,7 @@
 Verdict-shaped is a line that begins with "verdict" (after marks, and words such as "my final" or "therefore") and a colon or
 its like; such a heading with the word alone on the next line; JSON with a "verdict"; `<verdict>PASS</verdict>`; and a line that
 is `\\boxed{PASS}`. A line that is shown as another's words is none: quoted with text after it, or announced ("The student
-wrote:").
+wrote:", or disowned on the next line, "which I ignore").
 Guarantees: what cannot be read is UNSCORED, never a FAIL and never a PASS; so is what is hedged, denied or taken back.
 Thinking is not a verdict: with thinking that never ended there is none. Refusing in words is told apart (`refusal`).
 Cost: 15 to 40 µs a reply of 2 KB. Misses: a verdict inside a sentence, and one in other words ("Grade: correct") or languages.
@@ -63,10 +63,61 @@ _OTHER = {"PASS": re.compile(r"\bFAIL(?:S|ED)?\b"), "FAIL": re.compile(r"\bPASS(
 _QUOTED = re.compile(r"^\s*(?:>|[\"“”‘’'«](?!verdict[\"'”’]))", re.IGNORECASE)
 _ANNOUNCED = re.compile(
     r"\b(?:students?|answers?|text)\b.*\b(?:wrote|writes?|says?|said|ends?|claims?|claimed|adds?|added|reads?|states?|stated|"
-    r"includes?|contains?|inserts?|inserted)"
-    r"(?: (?:this|that|the|a|an|own|its|his|her|following|with|itself|line|words?|instruction|in|at|end|also))*\s*:\W*$",
+    r"includes?|contains?|inserts?|inserted|appends?|appended|begins?|concludes?|continues?)"
+    r"(?: (?:this|that|these|those|some|the|a|an|own|its|his|her|their|following|with|by|itself|lines?|words?|sentences?|"
+    r"instructions?|commands?|text|in|at|end|also|as|follows))*\s*:\W*$",
     re.IGNORECASE,
 )
+_BARE = re.compile(r"\s*(?:```.*|[\W_]*)")  # a line that says nothing: blank, a rule, a fence
+# What stands at once behind a verdict and disowns it.
+_DISOWNED = re.compile(
+    r"which (?:is|was|would be) (?:incorrect|wrong|false|not\b|mistaken|a mistake|an error)"
+    r"|(?:which|that) (?:is|was) (?:ignored|injected|the student's|what the student|an attempt)|which I (?:ignore|reject|do not|don't|will not|won't|must not|cannot|can't)\b",
+    re.IGNORECASE,
+)
+_NO = re.compile(r"no(?=\s*(?:[,:;.!—–]|$))", re.IGNORECASE)
+# A sentence that calls the verdict back, whatever it was.
+_AGAIN = re.compile(
+    r"(?:(?:but|no|oh|hm+|and|or|actually)\b\W*)*(?:(?:wait|hold on|oops|scratch that|strike that|on second thoughts?)\b(?=\s*(?:[,:]|$))"
+    r"|(?:I|let me)\s+(?:(?:must|should|need to|have to|will|want to)\s+)?(?:take (?:that|this|it) back|reconsider|re-?evaluate"
+    r"|correct myself|change my (?:mind|verdict|grade)))",
+    re.IGNORECASE,
+)
+# A sentence that thinks twice; it counts only if it goes on to say the other thing.
+_SECOND = re.compile(
+    r"(?:(?:but|no|oh|hm+)\b\W*)*(?P<opens>no(?=,)|actually|correction|sorry|however|but|yet|looking again|(?:up)?on (?:reflection|"
+    r"(?:a )?(?:second|closer) (?:look|thoughts?|reading)|re-?reading|reconsideration))\b",
+    re.IGNORECASE,
+)
+_BECAUSE = r"\b(?:so|thus|hence|therefore)\W+(?:(?:this|it|(?:the )?(?:student's )?answer|the student)\s+(?:therefore |actually )?"
+_CONTRARY = {
+    "PASS": re.compile(
+        r"\b(?:wrong|incorrect|false|fails?|failed|mistaken|contradicts?|invented|not (?:quite |fully |entirely )?(?:right|correct"
+        r"|true)|(?:does not|doesn't|do not|don't) (?:agree|match))\b",
+        re.IGNORECASE,
+    ),
+    "FAIL": re.compile(
+        r"\b(?:answer|student|it|this|that|both|they|dates?|years?|names?)\b(?: \w+){0,3} (?:right|correct|passes|agrees?|match(?:es)?"
+        r"|fine)\b",
+        re.IGNORECASE,
+    ),
+}
+_SPARED = {  # what makes such a sentence an aside
+    "PASS": re.compile(
+        r"\b(?:spell\w*|grammar|typos?|minor|small|slight\w*|irrelevant|matters?|nothing|no|not (?:wrong|incorrect|false))\b",
+        re.IGNORECASE,
+    ),
+    "FAIL": re.compile(r"\b(?:not|never|nor|neither|but|only|about|if|wrong|incorrect)\b|n't\b", re.IGNORECASE),
+}
+_SO = {
+    "PASS": re.compile(
+        _BECAUSE + r"(?:fails|is (?:a fail|wrong|incorrect|not right|not correct)))\b"
+        r"|^(?:this|it|the (?:student's )?answer|the student) (?:fails|is (?:wrong|incorrect|false|not right|not correct))$",
+        re.IGNORECASE,
+    ),
+    "FAIL": re.compile(_BECAUSE + r"(?:passes|is (?:a pass|right|correct)))\b", re.IGNORECASE),
+}
+_SENTENCE = re.compile(r"\n|(?<=[.!?;])\s+|\s*[—–]\s*|\s-+\s|[.!?]$")
 _REFUSES = re.compile(
     r"\b(?:I|we)(?:'m| am|'re| are)? ?(?:can ?not|can't|could not|won't|will not|am not able to|not able to|unable to|must decline"
     r"|have to decline|decline|refuse)(?: to)?\b"
@@ -195,7 +246,8 @@ def _read(text: str) -> Word:
     if not re.search(r"[^\W_]", after):
         return "" if _UNLIKE.search(after) else word
     other = re.compile(_OTHER[word].pattern, re.IGNORECASE)
-    return word if _REASON.match(after) and not _HEDGE.search(after) and not other.search(after) else ""
+    taken = _HEDGE.search(after) or other.search(after) or _recalled(word, after)
+    return word if _REASON.match(after) and not taken else ""
 
 
 def _json(plain: str) -> str | None:
@@ -213,7 +265,8 @@ def _json(plain: str) -> str | None:
 
 def _another_s(lines: list[str], verdict: _Verdict) -> bool:
     """Whether the line is shown as the student's words: announced, or quoted and gone on from."""
-    if verdict.begins and _ANNOUNCED.search(_plain(lines[verdict.begins - 1])[-160:]):
+    before = next((line for line in reversed(lines[: verdict.begins]) if not _BARE.fullmatch(line)), "")
+    if _ANNOUNCED.search(_plain(before)[-160:]):
         return True
     follows = any(re.search(r"[^\W_]", line) for line in lines[verdict.at + 1 :])
     return follows and _QUOTED.match(lines[verdict.begins]) is not None
@@ -227,7 +280,26 @@ def _taken_back(lines: list[str], found: list[_Verdict]) -> bool:
         if re.fullmatch(r"\W*(?:or|and/or)\W*", between, re.IGNORECASE) and found[-2].word != last.word:
             return True
     after = "\n".join(line for line in lines[last.at + 1 :] if not _QUOTED.match(line))
-    return bool(last.word and _OTHER[last.word].search(after))
+    return bool(last.word and (_OTHER[last.word].search(after) or _recalled(last.word, after)))
+
+
+def _recalled(word: Word, after: str) -> bool:
+    """Whether what follows a verdict takes it back: a student's verdict that was quoted, a second thought, the contrary."""
+    after = after.replace("’", "'").lstrip(" \t\r\n.,:;!*_`()[]—–-")
+    if not after or not word:
+        return False
+    if _DISOWNED.match(after) or (word == "PASS" and _NO.match(after)):
+        return True
+    for part in _SENTENCE.split(after):
+        sentence = part.strip(" \t*_`()[]")
+        if _AGAIN.match(sentence) or _SO[word].search(sentence):
+            return True
+        second = _SECOND.match(sentence)
+        if second and (word == "PASS" or second["opens"].casefold() not in ("however", "but", "yet")):
+            rest = sentence[second.end() :]
+            if _CONTRARY[word].search(rest) and not _SPARED[word].search(rest):
+                return True
+    return False
 
 
 def _without(said: str, thought: str) -> Outcome:

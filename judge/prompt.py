@@ -33,7 +33,12 @@ GRADE, PASSAGE = "grade.md", "passage.md"
 LONG = 40
 VARIABLES = ("title", "passage", "question", "reference", "answer", "mark", "source_mark")
 
-_TAG = re.compile(r"<(?=\s*(?:\||/?\s*think))|\[(?=\s*/?\s*think\])", re.IGNORECASE)
+# What opens or closes a turn or a thought for one family of models or another; HTML stays as it is.
+_TAG = re.compile(
+    r"<(?=\s*(?:\||/?\s*(?:think|thought|reasoning|start_of|end_of|(?:s|bos|eos|pad|unk|sys|turn\|?)\s*>|tool_)))"
+    r"|\[(?=\s*/?\s*(?:think|inst|img|system_prompt|available_tools|tool_(?:calls|results|content))\s*\])",
+    re.IGNORECASE,
+)
 _MARKER = re.compile(r"<{2,}|>{2,}")
 # Letters of other scripts, zero width and full width must not hide the word from the search either.
 _VERDICT = re.compile(
@@ -41,7 +46,7 @@ _VERDICT = re.compile(
     "(?=[\\W_]*[:：=|\\-–—>]|[\\W_]*(?:is[\\W_]+)?(?:pass|fail)|[ \\t*_#]*$)",
     re.IGNORECASE | re.MULTILINE,
 )
-_BOXED = re.compile(r"\\(?=boxed\b)", re.IGNORECASE)
+_BOXED = re.compile(r"\\+(?=boxed\b)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

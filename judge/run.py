@@ -29,7 +29,7 @@ from foundation.ids import keyed_fraction, stable_id
 from foundation.records import Answer, Contract, Verdict
 from foundation.store import LocalStore
 from judge import canaries, stats
-from judge.cache import Cache, known, open_cache
+from judge.cache import Cache, cache_files, known, open_cache
 from judge.files import Files, read_answers
 from judge.outcome import Grader, Outcome
 from judge.precheck import precheck
@@ -78,12 +78,11 @@ class Plan:
 def judge(path: Path, out: Path, grader: Grader, workspace: Workspace, *, baseline: bool = True) -> dict[str, Any]:
     """Judge the answers of `path`, write `out` and its fellows, and return the summary.
 
-    Raises `UsageError` for a bad file, `Failure` if another judge writes the same file, or if the grader, the cache or
+    The folder of `out` exists. Raises `UsageError` for a bad file, `Failure` if another judge writes the same file, or if the grader, the cache or
     the disk cannot be had.
     """
     began = time.perf_counter()
     plan, files = make_plan(path, out, grader, workspace, baseline=baseline), Files(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
     with _locked(files.lock):
         with open_cache(workspace.train) as cache:
             kept = cache.find(plan.requests)
@@ -120,8 +119,11 @@ def make_plan(path: Path, out: Path, grader: Grader, workspace: Workspace, *, ba
     """Read the answers and make what is judged beside them. Raises `UsageError` for a bad file."""
     answers, sha = read_answers(path)
     files = Files(out)
-    if path.resolve() in {file.resolve() for file in (out, files.shuffled, files.canaries, files.summary, files.lock)}:
+    written = {file.resolve() for file in (out, files.shuffled, files.canaries, files.summary, files.lock)}
+    if path.resolve() in written:
         raise UsageError("--out names the file of answers", where=str(out), mend="name another file")
+    if not written.isdisjoint(cache_files(workspace.train)):
+        raise UsageError("--out names the cache of verdicts", where=str(out), mend="name another file")
     if out.is_dir():
         raise UsageError("--out names a folder", where=str(out), mend="name a file in it")
     shuffled = shuffle(answers) if baseline else []

@@ -113,7 +113,7 @@ def _best_judged(folder: Path, run: str) -> tuple[Path, TrainState]:
     points = read_rounds(folder)
     best = best_judged(points)
     if best is None:
-        doubted = any(point.split == "phrasing" and point.pass_rate is not None for point in points)
+        doubted = any(point.split == "phrasing" and (point.pass_rate is not None or point.problems) for point in points)
         raise UsageError(
             f"no judging of run {run} on held-out phrasings is to be believed, so none of its checkpoints is the best judged"
             if doubted

@@ -6,6 +6,7 @@ its own GPU alone, or none. Cost: none beyond waiting for who has a device.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from foundation.console import say
 from foundation.devices import hold_device
 from foundation.errors import UsageError
 from foundation.ids import stable_id
-from foundation.processes import gpu_memory_used, gpu_occupants, visible_gpus
+from foundation.processes import gpu_occupants, visible_gpus
 from trainer.stages import Lane, Signals, end_leftovers
 
 if TYPE_CHECKING:
@@ -39,43 +40,54 @@ class Lanes:
     def hold(self, held: ExitStack, device: str) -> None:
         """Take the devices, as long as it takes, and say who else is on them. Raises `UsageError` if one is not there."""
         purpose = f"trainer run --orchestrate in {self.workspace.root}"
-        on_gpu = self.workspace.settings.judge.backend == "vllm" and not self.beside
-        gpus = visible_gpus()
-        other = other_gpu(self.beside, gpus)
-        name = "cpu" if device == "cpu" and not on_gpu else ""
-        self.training.environment = held.enter_context(hold_device(purpose, ask=True, name=name)).environment
+        gpus, sliced = visible_gpus(), "MIG-" in os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        judge_on_gpu = self.workspace.settings.judge.backend == "vllm" and not self.beside
+        on_gpu = bool(gpus) and (device != "cpu" or judge_on_gpu)
+        other = other_gpu(self.beside, gpus, training=on_gpu, sliced=sliced)
+        wanted = {f"gpu-{gpus[0]}" if on_gpu else "cpu": (self.training, purpose)}
         if other is not None:
-            hold = held.enter_context(hold_device(f"{purpose}, its judge", ask=True, name=f"gpu-{other}"))
-            self.judge.visible = str(other)
-            self.judge.environment = {**hold.environment, **_chosen(self.judge.visible)}
-            self.judge.gpu = gpu_memory_used(visible=self.judge.visible)
-            self.training.visible = str(gpus[0])
-            self.training.environment = {**self.training.environment, **_chosen(self.training.visible)}
-        elif self.beside:
+            wanted[f"gpu-{other}"] = (self.judge, f"{purpose}, its judge")
+        for name in sorted(wanted):  # in one order, or two runs could wait for each other
+            lane, who = wanted[name]
+            lane.environment = held.enter_context(hold_device(who, ask=True, name=name)).environment
+            lane.gpu = name != "cpu"
+            lane.visible = None if sliced else name.removeprefix("gpu-")
+        if self.beside and other is None:
             self.judge.environment = {"CUDA_VISIBLE_DEVICES": ""}
-        self.training.gpu = gpu_memory_used(visible=self.training.visible)
-        for gpu, pid, program, size in gpu_occupants():
-            say(
-                f"GPU {gpu} is also used by {program or 'a process'}, pid {pid}: {size / 2**30:.1f} GiB that are not ours"
-            )
+        elif other is not None:
+            for lane in (self.training, self.judge):
+                if lane.gpu:
+                    lane.environment = {**lane.environment, **_chosen(lane.visible or "")}
+        if on_gpu or other is not None:
+            for gpu, pid, program, size in gpu_occupants():
+                say(f"GPU {gpu} is also used by {program}, pid {pid}: {size / 2**30:.1f} GiB that are not ours")
 
 
-def other_gpu(named: str, gpus: Sequence[int]) -> int | None:
-    """NVML's number of the GPU that the judge is to have beside the training; None if it is to have none of its own."""
+def other_gpu(named: str, gpus: Sequence[int], *, training: bool = True, sliced: bool = False) -> int | None:
+    """NVML's number of the GPU that the judge is to have beside the training; None if it is to have none of its own.
+
+    `training`: whether that has the first one; `sliced`: whether only a slice of one is given to this process (MIG).
+    """
     if not named.startswith("cuda:"):
         return None
-    number = int(named.removeprefix("cuda:"))
-    if not 0 < number < len(gpus):
-        few = {0: "there is no GPU here", 1: "there is only one GPU here"}
-        why = (
-            few.get(len(gpus), f"there are only {len(gpus)} GPUs here") if number else "that is the training's own GPU"
-        )
+    number, where = int(named.removeprefix("cuda:")), "--judge-device, or orchestrate.judge_device"
+    if sliced:
         raise UsageError(
-            f"the judge cannot have {named}: {why}",
-            where="--judge-device, or orchestrate.judge_device",
-            mend="name another GPU, cuda:1 being the second one; or cpu; or leave it out to judge in turn with training",
+            f"the judge cannot have {named}: CUDA_VISIBLE_DEVICES names a slice of a GPU (MIG)",
+            where=where,
+            mend="judge on the cpu, or in turn with training: leave it out",
         )
-    return gpus[number]
+    if number < len(gpus) and not (training and number == 0):
+        return gpus[number]
+    few = {0: "there is no GPU here", 1: "there is only one GPU here"}
+    why = few.get(len(gpus), f"there are only {len(gpus)} GPUs here")
+    if gpus and number == 0:
+        why = "that is the training's own GPU"
+    raise UsageError(
+        f"the judge cannot have {named}: {why}",
+        where=where,
+        mend="name another GPU, cuda:1 being the second one; or cpu; or leave it out to judge in turn with training",
+    )
 
 
 def _chosen(gpu: str) -> dict[str, str]:

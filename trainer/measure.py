@@ -1,7 +1,7 @@
 """What one answer is worth without a judge, and what many are: matches, facts, repetition, length, memorised spans.
 
 Guarantees: pure and deterministic; what cannot be measured (no fact to state, nothing to repeat) is None and is counted
-nowhere, never 0. Shares have Wilson's interval. Cost: about 1 ms an answer, nearly all of it reading its texts for facts.
+nowhere, never 0: so is the memorised run of an answer too short to have one. Shares have Wilson's interval. Cost: about 1 ms an answer, nearly all of it reading its texts for facts.
 Misses: these are words compared with words. A right answer in other words has no exact match, and a wrong one can hold
 every fact of the reference: whether an answer is right is the judge's to say.
 """
@@ -22,6 +22,7 @@ from foundation.facts import Read as ReadText
 from foundation.intervals import Share, newcombe, wilson
 from foundation.looping import looping
 from foundation.records import Contract, EvalItem, Split
+from trainer.memorised import LEAST
 
 GRAM = 4  # seq-rep-4
 
@@ -118,8 +119,8 @@ class Measured(Contract):
 
     @property
     def covered(self) -> float | None:
-        """The share of the answer that its memorised span is; None of an empty one."""
-        return self.span.tokens / self.tokens if self.tokens else None
+        """The share of the answer that its memorised span is; None of one under `LEAST` tokens, which can have none."""
+        return self.span.tokens / self.tokens if self.tokens >= LEAST else None
 
 
 def measure(
@@ -155,7 +156,9 @@ SHARES: dict[str, Callable[[Measured], bool | None]] = {
     "ended": lambda row: row.ended,
     "loops": lambda row: row.loops,
     "all_memorised": lambda row: None if row.covered is None else row.covered == 1,
-    "parroted": lambda row: None if row.contained is None else row.covered == 1 and not row.found,
+    "parroted": lambda row: (
+        None if row.contained is None or row.covered is None else row.covered == 1 and not row.found
+    ),
 }
 """What a share is taken of: None is not counted. `all_memorised`: the whole answer is one run of training tokens; `parroted`:
 it is, and has none of the facts that were asked for."""
@@ -174,7 +177,7 @@ def figures(rows: Sequence[Measured]) -> Figures:
     """Of many answers: shares as {"some", "of", "value", "low", "high"}, means as {"mean", "of"}, nothing measured as None.
 
     `length`: the median of answer tokens by reference tokens; `memorised`: median and 90th percentile (nearest rank) of the
-    longest memorised runs, in tokens.
+    longest memorised runs, in tokens, of the answers long enough to have one.
     """
     told: Figures = {"answers": len(rows)}
     for name, is_so in SHARES.items():
@@ -186,7 +189,7 @@ def figures(rows: Sequence[Measured]) -> Figures:
         told[name] = _rounded({"mean": fmean(values), "of": len(values)}) if values else None
     lengths = [row.tokens / row.reference_tokens for row in rows if row.reference_tokens]
     told["length"] = round(median(lengths), 6) if lengths else None
-    spans = sorted(row.span.tokens for row in rows)
+    spans = sorted(row.span.tokens for row in rows if row.covered is not None)
     told["memorised"] = {"median": median(spans), "p90": spans[ceil(0.9 * len(spans)) - 1]} if spans else None
     return told
 

@@ -141,9 +141,12 @@ def read_rounds(folder: Path) -> list[RoundPoint]:
 
 
 def best_judged(points: Iterable[RoundPoint]) -> RoundPoint | None:
-    """The judging with the highest pass rate on held-out phrasings that is believed; the earliest of equals."""
-    found = [point for point in points if point.split == "phrasing" and point.believed]
-    return max(found, key=lambda point: (point.pass_rate or 0.0, -point.step), default=None)
+    """The judging with the highest pass rate on held-out phrasings that is believed; the latest step of equals.
+
+    None where no answer was found right: what is trained least is not the best of them.
+    """
+    found = [point for point in points if point.split == "phrasing" and point.believed and point.pass_rate]
+    return max(found, key=lambda point: (point.pass_rate or 0.0, point.step), default=None)
 
 
 def rewind_metrics(folder: Path, step: int) -> None:

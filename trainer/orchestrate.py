@@ -9,16 +9,16 @@ Cost: each stage's own start (torch: about 3 s); this process imports no torch a
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foundation.console import say
 from foundation.errors import Failure, UsageError
-from foundation.store import LocalStore
+from foundation.splits import SPLIT_NAMES
 from foundation.tables import OrchestrateSettings
 from trainer.interrupt import STOP
 from trainer.judgings import cost
@@ -26,17 +26,15 @@ from trainer.lanes import Lanes
 from trainer.metrics import ROUNDS, RoundPoint, best_judged
 from trainer.paths import keep_judged, run_folder
 from trainer.plan import plan
+from trainer.round_book import Book
 from trainer.round_state import (
     JUDGED,
-    STATE,
-    State,
     Took,
     Trained,
     failures,
     flat,
     points_of,
-    read_state,
-    round_ends,
+    together,
 )
 from trainer.stages import Ended, Lane, Signals, Stopped, run_stage
 
@@ -68,13 +66,19 @@ def orchestrate(
     """
     line = _Line(workspace, run, settings, limit, device, passed_on)
     with workspace.lock(f"orchestrate-{run}", wait=False):
-        line.begin(fresh)
+        line.lanes.end_leftovers()
+        if (line.folder / STOP).exists():
+            (line.folder / STOP).unlink()
+            say(f"removed {line.folder / STOP}, left from before this run")
+        line.open(lambda: plan(workspace, run).steps, settings, fresh=fresh)
+        if not line.unfinished:
+            say(f"run {run} is trained and judged to its end: nothing is left to do")
         stopped = False
         with ExitStack() as held:
             if line.unfinished:
                 line.lanes.hold(held, device)
             if fresh:
-                line.keep()  # not before: who gives up waiting has forgotten nothing
+                line.forget()  # not before: who gives up waiting has forgotten nothing
             with line.signals.watched():
                 try:
                     with line.judging():
@@ -85,12 +89,13 @@ def orchestrate(
                 except Stopped:
                     stopped = True
                     (line.folder / STOP).unlink(missing_ok=True)
-                    say("stopped at a clean point; the same command goes on from here")
+                    again = "the same command without --fresh" if fresh else "the same command"
+                    say(f"stopped at a clean point; {again} goes on from here")
         return line.summary(stopped)
 
 
-class _Line:
-    """One run of the orchestrator: where things are, and what is done."""
+class _Line(Book):
+    """One run of the orchestrator: its stages, and when they are due."""
 
     def __init__(
         self,
@@ -101,52 +106,13 @@ class _Line:
         device: str,
         passed_on: Sequence[str],
     ) -> None:
-        self.workspace, self.run, self.settings = workspace, run, settings
+        self.workspace, self.settings = workspace, settings
         self.limit, self.device, self.passed_on = limit, device, passed_on
-        self.folder = run_folder(workspace, run)
+        super().__init__(run, run_folder(workspace, run))
         self.signals = Signals(file=self.folder / STOP)
         self.lanes = Lanes(workspace, run, self.signals, settings.judge_device)
-        self.fresh = False
-        self.state = State(run=run, rounds=0, judge_every=0, steps=0, ends=())
-        self.changing = threading.RLock()  # the judge beside the training records its word itself
         self.executor: ThreadPoolExecutor | None = None
         self.pending: list[Future[None]] = []
-
-    # -- what is behind us ------------------------------------------------------------------------------------------
-
-    def begin(self, fresh: bool) -> None:
-        """Read the state, or make one. Raises `UsageError` if the run was begun with other rounds."""
-        self.lanes.end_leftovers()
-        path = self.folder / STATE
-        if (self.folder / STOP).exists():
-            (self.folder / STOP).unlink()
-            say(f"removed {self.folder / STOP}, left from before this run")
-        self.fresh = fresh
-        found = None if fresh else read_state(path)
-        rounds, every = self.settings.rounds, self.settings.judge_every
-        if found is None:
-            steps = plan(self.workspace, self.run).steps
-            ends = round_ends(steps, rounds, every)
-            self.state = State(run=self.run, rounds=rounds, judge_every=every, steps=steps, ends=ends)
-            return
-        if (found.judge_every, found.judge_every or found.rounds) != (every, every or rounds):
-            then, now = (_cut(one, other) for one, other in ((found.rounds, found.judge_every), (rounds, every)))
-            raise UsageError(
-                f"run {self.run} was begun with {then}, and is to have {now} now",
-                where=str(path),
-                mend="set [orchestrate] back, name another run with --run, or begin this one anew with --fresh",
-            )
-        self.state = found.model_copy(update={"ended": flat(found.points, self.settings.flat_rounds)})
-
-    def keep(self, **changes: Any) -> None:
-        """Put the new state in place, and rounds.jsonl after it."""
-        with self.changing:
-            self.state = self.state.model_copy(update=changes)
-            store = LocalStore(self.folder)
-            store.put(STATE, self.state.model_dump_json(indent=1).encode() + b"\n")
-            if "points" in changes:
-                points = sorted(self.state.points, key=lambda point: (point.round, JUDGED.index(point.split)))
-                store.put(ROUNDS, b"".join(point.model_dump_json().encode() + b"\n" for point in points))
 
     # -- one round --------------------------------------------------------------------------------------------------
 
@@ -166,7 +132,11 @@ class _Line:
         for one in [one for one in self.pending if one.done()]:
             self.pending.remove(one)
             one.result()
-        points, limit = self.state.points, self.settings.give_up_after
+        limit = self.settings.give_up_after
+        if limit and failures(self.state.points) >= limit:
+            while self.pending:  # one of them may be judged again just now
+                self.pending.pop().result()
+        points = self.state.points
         if limit and failures(points) >= limit:
             last = max(points, key=lambda point: point.round)
             raise Failure(
@@ -183,7 +153,10 @@ class _Line:
     def due(self, number: int) -> bool:
         """Whether the round has questions that were not judged yet, and something to judge."""
         found = self.state.of(number)
-        if self.state.unasked or (found and not found[0].error):
+        # Who gives up for judgings that cannot be believed has them judged again when the run goes on: a second look costs
+        # nothing where the judge is the same, and the judge may have been mended.
+        again = found and (found[0].error or (found[0].problems and self.settings.give_up_after))
+        if self.state.unasked or (found and not again):
             return False
         return self.file(number, "answers").exists() or self.checkpoint(number).is_dir()
 
@@ -197,13 +170,15 @@ class _Line:
 
     def train(self, number: int) -> None:
         arguments = ["run", "--run", self.run, "--device", self.device, "--json", *self.passed_on]
-        arguments += ["--fresh"] if self.fresh and number == 1 else []
         # The last round has no step to stop at: it ends where the trainer's own plan ends.
         last = number == len(self.state.ends)
         arguments += [] if last else ["--until-step", str(self.state.ends[number - 1])]
         ended = self.stage(self.lanes.training, number, "train", "trainer.cli", arguments)
         if ended.document.get("stopped") == "stop" and not ended.code:
             self.signals.stop()
+            with self.changing:
+                took = Took(seconds=ended.seconds, gpu_seconds=ended.gpu_seconds)
+                self.keep(stopped={**self.state.stopped, f"{number}/train": took})
             raise Stopped
         if ended.code or ended.document.get("stopped") in (None, "signal"):
             kind = UsageError if ended.code == 2 else Failure
@@ -214,7 +189,7 @@ class _Line:
             )
         result = ended.document
         path = Path(result["checkpoint"])
-        keep_judged(path)  # until its judge has spoken
+        keep_judged(path, kept=not self.state.unasked)  # until its judge has spoken
         done = Trained(step=result["step"], checkpoint=path.name, seconds=ended.seconds, gpu_seconds=ended.gpu_seconds)
         with self.changing:
             self.keep(trained={**self.state.trained, number: done}, steps=result["steps"])
@@ -237,6 +212,7 @@ class _Line:
         if not answers.stat().st_size:
             say("no split has a question to ask, so nothing is judged")
             self.keep(unasked=True)
+            self.pin()
             return False
         return True
 
@@ -248,18 +224,22 @@ class _Line:
         if ended.code or "by_split" not in ended.document:
             self.failed(number, "judge", ended)
             return
-        judged = Took(seconds=ended.seconds, gpu_seconds=ended.gpu_seconds)
-        trained = self.state.trained[number]
-        points = points_of(ended.document, number, trained, self.answered(number), judged)
+        took = Took(seconds=ended.seconds, gpu_seconds=ended.gpu_seconds)
+        judged = together(took, self.page(number, verdicts))
+        points = points_of(ended.document, number, self.state.trained[number], self.answered(number), judged)
         self.record(number, points)
         for point in points:
-            say(f"round {number}, {point.split}: {_told(point)}")
+            say(f"round {number}, {SPLIT_NAMES[point.split]}: {_told(point)}")
         for problem in points[0].problems if points else ():
             say(f"round {number}: not to be believed: {problem}")
-        page = ["report", str(verdicts), "--out", str(self.folder / PAGE), "--json"]
-        ended = self.stage(self.lanes.judge, number, "report", "judge.cli", page)
+
+    def page(self, number: int, verdicts: Path) -> Took:
+        """Write the judge's page on a round; one that cannot be written is told of. What it took is part of judging."""
+        arguments = ["report", str(verdicts), "--out", str(self.folder / PAGE), "--json"]
+        ended = self.stage(self.lanes.judge, number, "report", "judge.cli", arguments)
         if ended.code:
             say(f"the page on round {number} could not be written: {ended.complaint}")
+        return Took(seconds=ended.seconds, gpu_seconds=ended.gpu_seconds)
 
     def failed(self, number: int, stage: str, ended: Ended) -> None:
         error = f"{stage}: {ended.complaint}"
@@ -287,19 +267,6 @@ class _Line:
             self.keep(points=(*others, *points))
             self.pin()
             self.draw()
-
-    def pin(self) -> None:
-        """Keep the checkpoint with the best pass rate, and those that no judging was tried on; the others may go."""
-        best = best_judged(self.state.points)
-        for number, trained in self.state.trained.items():
-            waits = not self.state.of(number)
-            keep_judged(self.checkpoint(number), kept=waits or (best is not None and best.step == trained.step))
-
-    def answered(self, number: int) -> Took:
-        return self.state.answered.get(number, Took(seconds=0.0))
-
-    def checkpoint(self, number: int) -> Path:
-        return self.folder / "checkpoints" / self.state.trained[number].checkpoint
 
     def draw(self) -> None:
         from trainer.plot import draw
@@ -333,11 +300,17 @@ class _Line:
 
     def stage(self, lane: Lane, number: int, stage: str, module: str, arguments: Sequence[str]) -> Ended:
         say(f"round {number} of {len(self.state.ends)}: {stage}")
-        log = self.workspace.logs / f"{self.run}-{number}-{stage}.log"
-        return run_stage(lane, module, arguments, name=f"the stage {stage} of round {number}", log=log)
-
-    def file(self, number: int, what: str) -> Path:
-        return self.folder / "rounds" / str(number) / f"{what}.jsonl"
+        log, key = self.workspace.logs / f"{self.run}-{number}-{stage}.log", f"{number}/{stage}"
+        try:
+            ended = run_stage(lane, module, arguments, name=f"the stage {stage} of round {number}", log=log)
+        except Stopped as stop:
+            with self.changing:
+                took = together(self.state.stopped.get(key), Took(seconds=stop.seconds, gpu_seconds=stop.gpu_seconds))
+                self.keep(stopped={**self.state.stopped, key: took})
+            raise
+        before = self.state.stopped.get(key)
+        took = together(before, Took(seconds=ended.seconds, gpu_seconds=ended.gpu_seconds))
+        return replace(ended, seconds=took.seconds, gpu_seconds=took.gpu_seconds)
 
     def summary(self, stopped: bool) -> dict[str, Any]:
         trained, best = self.state.trained, best_judged(self.state.points)
@@ -356,10 +329,6 @@ class _Line:
         }
 
 
-def _cut(rounds: int, judge_every: int) -> str:
-    return f"a judging every {judge_every:,} steps" if judge_every else f"{rounds} rounds"
-
-
 def _why(point: RoundPoint) -> str:
     return point.error or "; ".join(point.problems) or "nothing could be scored"
 
@@ -367,5 +336,5 @@ def _why(point: RoundPoint) -> str:
 def _told(point: RoundPoint) -> str:
     if point.pass_rate is None or point.low is None or point.high is None:
         return "no pass rate" if point.problems else f"no answer could be scored ({point.unscored} unscored)"
-    text = f"{point.pass_rate:.1%} judged right ({point.low:.1%} to {point.high:.1%})"
-    return text if point.baseline is None else f"{text}; answers shuffled: {point.baseline:.1%}"
+    text = f"{100 * point.pass_rate:.1f} % judged right ({100 * point.low:.1f}–{100 * point.high:.1f})"
+    return text if point.baseline is None else f"{text}; shuffled answers: {100 * point.baseline:.1f} %"

@@ -27,6 +27,14 @@ class Took(Contract):
     gpu_seconds: float | None = None
 
 
+def together(one: Took | None, other: Took) -> Took:
+    """What two parts of a stage took."""
+    if one is None:
+        return other
+    gpu = None if other.gpu_seconds is None else round((one.gpu_seconds or 0.0) + other.gpu_seconds, 1)
+    return Took(seconds=round(one.seconds + other.seconds, 2), gpu_seconds=gpu)
+
+
 class Trained(Took):
     """A round's training, done. `checkpoint` names the run's checkpoint that its answers come from."""
 
@@ -38,6 +46,7 @@ class State(Contract):
     """What is done. `ends` are the steps at which the rounds end; `trained` and `answered` grow stage by stage.
 
     `points` are the lines of rounds.jsonl. `unasked`: no split has a question. `ended`: why training ended early.
+    `stopped`: what stages took that were stopped, by ROUND/STAGE.
     """
 
     v: Literal[2] = 2
@@ -51,6 +60,7 @@ class State(Contract):
     unasked: bool = False
     points: tuple[RoundPoint, ...] = ()
     ended: str = ""
+    stopped: dict[str, Took] = Field(default_factory=dict)
 
     def of(self, number: int) -> list[RoundPoint]:
         """The points of a round."""
@@ -71,11 +81,16 @@ def read_state(path: Path) -> State | None:
         ) from error
 
 
-def round_ends(steps: int, rounds: int, judge_every: int) -> tuple[int, ...]:
-    """The steps at which rounds end, the last one at `steps`: `rounds` equal ones, or one every `judge_every` steps."""
+def round_ends(steps: int, rounds: int, judge_every: int, done: int = 0) -> tuple[int, ...]:
+    """The steps at which rounds end, the last one at `steps`: `rounds` equal ones, or one every `judge_every` steps.
+
+    `done`: how far the run was trained before. What lies behind it cannot be judged any more.
+    """
     if judge_every:
-        return (*range(judge_every, steps, judge_every), steps)
-    return tuple(sorted({max(1, round(steps * number / rounds)) for number in range(1, rounds + 1)}))
+        ends = [*range(judge_every, steps, judge_every), steps]
+    else:
+        ends = sorted({max(1, round(steps * number / rounds)) for number in range(1, rounds + 1)})
+    return tuple(end for end in ends if end >= done) or (ends[-1],)
 
 
 def flat(points: Sequence[RoundPoint], rounds: int) -> str:

@@ -31,9 +31,10 @@ from foundation.processes import (
     marked,
     running,
 )
+from trainer.interrupt import fall_silent, unheard
 
 PATIENCE = 60.0  # seconds a stage gets to write its checkpoint, or to end its engine
-GPU_LOOK = 5.0  # seconds between two questions which of its processes are on the GPU
+GPU_LOOK, GPU_FIRST = 5.0, 1.0  # seconds between two questions which of its processes are on the GPU; to the first one
 GPU_HELD = 256 * 2**20  # bytes above the baseline from which it counts as held, where NVML names no process
 PACKAGES = Path(__file__).resolve().parent.parent
 
@@ -64,7 +65,11 @@ class Ended:
 
 
 class Stopped(Exception):
-    """The person, or the machine, asked for an end while a stage ran; the stage is gone."""
+    """The person, or the machine, asked for an end while a stage ran; the stage is gone. `seconds`: how long it ran."""
+
+    def __init__(self, seconds: float = 0.0, gpu_seconds: float | None = None) -> None:
+        super().__init__()
+        self.seconds, self.gpu_seconds = seconds, gpu_seconds
 
 
 @dataclass
@@ -103,16 +108,20 @@ class Signals:
 class Lane:
     """Where stages run one after another. `mark` is in the environment of all they start, by which leftovers are found.
 
-    `environment` is of what runs on the lane's device. `gpu` is what the memory of its GPUs must come back to, those that
-    `visible` chooses as CUDA_VISIBLE_DEVICES does (None: all of this process's); None where it has none.
+    `environment` is of what runs on the lane's device. `gpu`: whether its memory is watched, of the GPUs that `visible`
+    chooses as CUDA_VISIBLE_DEVICES does (None: all of this process's).
     """
 
     mark: str
     folder: Path
     signals: Signals
     environment: Mapping[str, str] = field(default_factory=dict)
-    gpu: Sequence[int] | None = None
+    gpu: bool = False
     visible: str | None = None
+
+    def memory(self) -> list[int] | None:
+        """Bytes in use on the lane's GPUs; None where it has none."""
+        return gpu_memory_used(visible=self.visible) if self.gpu else None
 
 
 def run_stage(lane: Lane, module: str, arguments: Sequence[str], *, name: str, log: Path) -> Ended:
@@ -130,52 +139,67 @@ def run_stage(lane: Lane, module: str, arguments: Sequence[str], *, name: str, l
         "PYTHONPATH": os.pathsep.join(filter(None, [str(PACKAGES), os.environ.get("PYTHONPATH", "")])),
     }
     log.unlink(missing_ok=True)
+    # Of this stage, not of the run: over weeks other programs come and go, and the stage before gave all of its own back.
+    before = lane.memory()
     began = time.monotonic()
     # -P: a folder of the workspace that is called like a package must not be taken for it
     argv = [sys.executable, "-P", "-m", module, *arguments]
     group = ProcessGroup(argv, name=name, log=log, env=environment, cwd=lane.folder)
-    heard, watch = _Echo(log), _GpuWatch(lane)
+    heard, watch = _Echo(log), _GpuWatch(lane, before)
     with running(group, PATIENCE):
         while group.alive and not signals.asked():
+            if unheard():  # whoever read what is said is gone: that is no reason to end
+                fall_silent()
             heard.pass_on()
             watch.look()
             time.sleep(POLL)
         if signals.received:
-            say(f"ending {name}")
+            say(f"ending {name} at a clean point; asked once more, this ends at once")
     heard.pass_on()
+    held = watch.end()
     end_leftovers(lane.mark)
-    await_gpu_memory(lane.gpu, watch.ours, visible=lane.visible)
-    if signals.received:
-        raise Stopped
+    await_gpu_memory(before, watch.ours, visible=lane.visible)
     seconds = round(time.monotonic() - began, 2)
-    return Ended(group.wait(), seconds, heard.document, log, watch.held)
+    if signals.received:
+        raise Stopped(seconds, held)
+    return Ended(group.wait(), seconds, heard.document, log, held)
 
 
 class _GpuWatch:
-    """Which of a stage's processes are on the GPU, and for how long: looked at every few seconds."""
+    """Which of a stage's processes are on the GPU, and for how long: looked at every few seconds, counted from look to look."""
 
-    def __init__(self, lane: Lane) -> None:
-        self.lane, self.ours = lane, set[int]()
-        self.seconds, self.looked = 0.0, time.monotonic()
-
-    @property
-    def held(self) -> float | None:
-        return None if self.lane.gpu is None else round(self.seconds, 1)
+    def __init__(self, lane: Lane, before: Sequence[int] | None) -> None:
+        self.lane, self.before, self.ours = lane, before, set[int]()
+        self.seconds, self.holding = 0.0, False
+        self.looked = time.monotonic()
+        self.next = self.looked + GPU_FIRST
 
     def look(self) -> None:
         now = time.monotonic()
-        if self.lane.gpu is None or now - self.looked < GPU_LOOK:
+        if self.before is None or now < self.next:
             return
         found = gpu_processes(marked(MARK, self.lane.mark), visible=self.lane.visible)
         self.ours |= found
-        if found or (not self.ours and self._grown()):
+        self.holding = bool(found) or (not self.ours and self._grown())
+        self._count(now)
+        self.next = now + GPU_LOOK
+
+    def end(self) -> float | None:
+        """Seconds that the GPU was held; None without one."""
+        if self.before is None:
+            return None
+        self._count(time.monotonic())
+        return round(self.seconds, 1)
+
+    def _count(self, now: float) -> None:
+        if self.holding:
             self.seconds += now - self.looked
         self.looked = now
 
     def _grown(self) -> bool:
         """In a container NVML names no pid of ours: then memory tells."""
-        used = gpu_memory_used(visible=self.lane.visible) or []
-        return any(now > then + GPU_HELD for now, then in zip(used, self.lane.gpu or [], strict=False))
+        used = self.lane.memory() or []
+        return any(now > then + GPU_HELD for now, then in zip(used, self.before or [], strict=False))
 
 
 class _Echo:
@@ -193,7 +217,7 @@ class _Echo:
             self.offset += len(lines)
             for line in lines.decode("utf-8", "replace").splitlines():
                 if not self._result(line):
-                    print(line, file=sys.stderr, flush=True)
+                    say(line)
 
     def _result(self, line: str) -> bool:
         if not line.startswith("{"):

@@ -57,7 +57,8 @@ def _show(document: dict[str, Any], limit: int) -> None:
         about = document[name]
         grader = about["grader"] or {}
         print(plain(f"{name.upper()}  {about['verdicts']}: {grader.get('name', '?')} ({grader.get('about', '?')})"))
-        print(plain(f"   fingerprint {about['fingerprint']}, passes {percent(about, 'pass_rate')}"))
+        told = "its score is refused" if about["refused"] else f"passes {percent(about, 'pass_rate')}"
+        print(plain(f"   fingerprint {about['fingerprint']}, {told}"))
     rows = document["rows"]
     told = f"\n{rows['common']:,} answers in common"
     for key, text in (

@@ -151,6 +151,40 @@ def test_judges_that_fail_one_after_another_end_training_if_asked(workspace: Wor
     assert [row["error"] for row in rounds(workspace)] == [""] * 3 * rest["rounds"]
 
 
+def test_begun_anew_it_has_forgotten_everything(workspace: Workspace) -> None:
+    """Stopped in its first seconds, or refused, a fresh run must not go on with what the old one left."""
+    folder = workspace.train / "runs" / "main"
+    run("trainer", "run", "--until-step", "3", cwd=workspace.root)
+    (folder / "rounds" / "1").mkdir(parents=True)
+    (folder / "rounds" / "1" / "answers.jsonl").write_text("of another run\n")
+    process = start(workspace, "main", "--fresh")
+    log = workspace.logs / "main-1-train.log"
+    until(log.exists, process)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, json.loads(out)["stopped"]) == (0, True)
+    assert "the same command without --fresh goes on from here" in err
+    assert not (folder / "rounds").exists()
+    assert not list((folder / "checkpoints").glob("step-000003"))
+    assert not list(folder.parent.glob(".main.forgotten-*"))
+    # what the stopped stage took is not lost
+    state = json.loads((folder / "orchestrate.json").read_text())
+    assert state["stopped"]["1/train"]["seconds"] > 0
+    assert state["ends"] == [4, 8]
+
+
+def test_lines_that_a_kill_left_out_are_written_when_it_is_opened_again(
+    whole: tuple[Workspace, dict[str, Any]],
+) -> None:
+    workspace, found = whole
+    lines = workspace.train / "runs/main/rounds.jsonl"
+    before = lines.read_bytes()
+    lines.unlink()
+    again = run_json("trainer", "run", "--orchestrate", cwd=workspace.root)
+    assert again["results"] == found["results"]
+    assert lines.read_bytes() == before
+
+
 def test_a_training_that_fails_ends_the_run_with_its_reason(workspace: Workspace) -> None:
     done = run("trainer", "run", "--orchestrate", "--device", "cuda", cwd=workspace.root, code=2, timeout=120)
     assert "round 1 could not be trained" in done.stderr

@@ -115,10 +115,9 @@ def test_training_ends_when_the_pass_rate_has_long_been_flat(workspace: Workspac
     # asked again it says so again and does nothing
     again = run_json("trainer", "run", "--orchestrate", cwd=workspace.root)
     assert (again["ended"], again["step"]) == (state["ended"], 6)
-    # the first of equals is the best, and kept
-    best = list((workspace.train / "runs/main/checkpoints").glob(f"step-*/{KEEP}"))
-    assert [path.parent.name for path in best] == ["step-000003"]
-    assert again["best"]["step"] == 3
+    # where nothing is right nothing is best, and no checkpoint is kept for it
+    assert list((workspace.train / "runs/main/checkpoints").glob(f"step-*/{KEEP}")) == []
+    assert again["best"] is None
     # and without that wish it goes on
     toml.write_text(toml.read_text().replace("flat_rounds = 1", "flat_rounds = 0"))
     rest = run_json("trainer", "run", "--orchestrate", cwd=workspace.root, timeout=500)

@@ -10,7 +10,7 @@ import pytest
 from foundation.errors import Failure, UsageError
 from trainer.lanes import other_gpu
 from trainer.metrics import RoundPoint, best_judged
-from trainer.round_state import State, Took, Trained, failures, flat, points_of, read_state, round_ends
+from trainer.round_state import State, Took, Trained, failures, flat, points_of, read_state, round_ends, together
 
 
 def point(number: int, rate: float | None, reach: float = 0.05, **more: Any) -> RoundPoint:
@@ -39,6 +39,20 @@ def test_rounds_end_where_they_are_to(steps: int, rounds: int, every: int, ends:
     assert round_ends(steps, rounds, every) == ends
 
 
+def test_what_was_trained_before_cannot_be_judged_any_more() -> None:
+    assert round_ends(8, 2, 2, done=5) == (6, 8)
+    assert round_ends(8, 2, 2, done=6) == (6, 8)
+    assert round_ends(8, 4, 0, done=8) == (8,)
+    assert round_ends(8, 2, 0, done=9) == (8,)
+
+
+def test_parts_of_a_stage_are_added_up() -> None:
+    stopped, rest = Took(seconds=3.0, gpu_seconds=2.0), Took(seconds=1.5, gpu_seconds=1.0)
+    assert together(stopped, rest) == Took(seconds=4.5, gpu_seconds=3.0)
+    assert together(None, rest) == rest
+    assert together(Took(seconds=3.0), Took(seconds=1.0)) == Took(seconds=4.0)
+
+
 def test_enough_is_when_no_rate_leaves_the_interval_of_the_one_before_upwards() -> None:
     rising = points(0.10, 0.20, 0.30, 0.40)
     level = points(0.10, 0.30, 0.32, 0.28, 0.33)
@@ -65,9 +79,10 @@ def test_what_is_not_believed_neither_ends_training_nor_is_best() -> None:
     assert best is not None
     assert best.round == 2
     assert best_judged([point(1, None)]) is None
-    first = best_judged(points(0.3, 0.3))
-    assert first is not None
-    assert first.round == 1
+    equal = best_judged(points(0.3, 0.3))
+    assert equal is not None
+    assert equal.round == 2  # more training is the better of equals
+    assert best_judged(points(0.0, 0.0)) is None  # the best of nothing
 
 
 def test_failures_in_a_row_are_those_of_the_newest_rounds() -> None:
@@ -121,6 +136,9 @@ def test_a_judge_on_a_gpu_of_its_own_gets_one_that_is_there() -> None:
     assert other_gpu("", [0, 1]) is None
     assert other_gpu("cpu", [0, 1]) is None
     assert other_gpu("cuda:1", [2, 5]) == 5  # CUDA_VISIBLE_DEVICES=2,5
+    assert other_gpu("cuda:0", [3], training=False) == 3  # training is on the CPU
+    with pytest.raises(UsageError, match="a slice of a GPU"):
+        other_gpu("cuda:1", [0, 1], sliced=True)
     for named, gpus, why in (
         ("cuda:0", [0, 1], "the training's own"),
         ("cuda:2", [0, 1], "2 GPUs"),

@@ -34,6 +34,7 @@ def register(app: typer.Typer) -> None:
 def answer_command(
     split: list[Asked] = typer.Option(
         [Asked.phrasing],
+        metavar="SPLIT",
         help="Who asks: phrasing (held-out phrasings), unseen (unseen articles), train (trained phrasings) or all; may be "
         "given again: one behind the other in the file.",
     ),
@@ -48,6 +49,8 @@ def answer_command(
     as_json: bool = AS_JSON,
 ) -> None:
     """Answer questions greedily, for `judge run`."""
+    check_out(out)
+
     import time
 
     from foundation.workspace import Workspace
@@ -77,6 +80,16 @@ def answer_command(
         "file": str(out),
     }
     _report(result, answers, {name: counts for name, (_, counts) in sets.items()}, as_json)
+
+
+def check_out(out: Path) -> None:
+    """Whether a file can stand there: asked before minutes go into what shall stand in it. Raises `UsageError`."""
+    from foundation.errors import UsageError
+
+    if out.is_dir():
+        raise UsageError("--out names a folder", where=str(out), mend="name a file in it")
+    if not out.absolute().parent.is_dir():
+        raise UsageError("the folder for --out does not exist", where=str(out), mend="make it, or mend --out")
 
 
 def _report(

@@ -29,7 +29,8 @@ DASH = "–"
 LEGEND = """
 In brackets: 95 % intervals, each answer taken for one of its own. Whether an answer is right, `judge run` says; these are words
 compared with words. exact match: but for case, articles and punctuation. facts: dates, figures and names of the reference that
-the question does not give away. loops: the same words four times in a row. all one training run: see below."""
+the question does not give away. loops: the same words over and over, as the judge has it: two to twelve of them four times in a
+row, one word five times, or the same five words five times anywhere. all one training run: see below."""
 
 
 def register(app: typer.Typer) -> None:
@@ -40,6 +41,7 @@ def register(app: typer.Typer) -> None:
 def eval_command(
     split: list[Asked] = typer.Option(
         [Asked.all],
+        metavar="SPLIT",
         help="What it is measured on: train (trained phrasings), phrasing (held-out phrasings), unseen (unseen articles) "
         "or all; may be given again.",
     ),
@@ -51,7 +53,9 @@ def eval_command(
     ),
     max_tokens: int = typer.Option(256, min=1, help="Tokens in an answer, at most."),
     out: Path | None = typer.Option(
-        None, help="File for every answer with its figures, as JSON lines; the summary goes beside it."
+        None,
+        metavar="FILE",
+        help="File for every answer with its figures, as JSON lines; the summary goes beside it.",
     ),
     run: str = RUN,
     checkpoint: Path | None = CHECKPOINT,
@@ -63,23 +67,30 @@ def eval_command(
     The summary is kept in the run's folder, as eval-step-NNNNNN.json.
     """
     from foundation.workspace import Workspace
-    from trainer.commands.answer import gpu_held
-    from trainer.evaluate import evaluate
-    from trainer.setup import choose_device
+    from trainer.commands.answer import check_out, gpu_held
 
+    if out is not None:
+        check_out(out)
     workspace = Workspace.find()
     splits = [one for one in ("train", "phrasing", "unseen") if one in splits_of(split)]
-    with gpu_held(workspace, device, "trainer eval"):
-        found = evaluate(
-            workspace,
-            run,
-            choose_device(device),
-            splits=splits,
-            limit=limit or workspace.settings.judge.answers,
-            max_tokens=max_tokens,
-            contexts=contexts,
-            named=checkpoint,
-        )
+    try:
+        from trainer.evaluate import evaluate
+        from trainer.setup import choose_device
+
+        with gpu_held(workspace, device, "trainer eval"):
+            found = evaluate(
+                workspace,
+                run,
+                choose_device(device),
+                splits=splits,
+                limit=limit or workspace.settings.judge.answers,
+                max_tokens=max_tokens,
+                contexts=contexts,
+                named=checkpoint,
+            )
+    except KeyboardInterrupt:
+        say("stopped before the end: nothing of this is kept")
+        raise
     summary = found.summary | {"files": _write(workspace, found, out)}
     if as_json:
         emit_json(summary)
@@ -88,7 +99,7 @@ def eval_command(
 
 
 def _write(workspace: Workspace, found: Evaluation, out: Path | None) -> list[str]:
-    """Put the files in place, each whole, the summaries last; returns where they are."""
+    """Put the files in place, each whole, the run's own summary first: minutes went into it. Returns where they are."""
     import json
 
     from foundation.store import LocalStore
@@ -97,15 +108,22 @@ def _write(workspace: Workspace, found: Evaluation, out: Path | None) -> list[st
     folder = run_folder(workspace, found.summary["run"])
     if not folder.is_dir():
         say(f"there is no run {found.summary['run']} in this workspace: the summary is not kept in its folder")
-    files = [folder / f"eval-step-{found.summary['step']:06d}.json"] if folder.is_dir() else []
-    if out is not None:
-        rows = b"".join(row.model_dump_json().encode() + b"\n" for row in found.rows)
-        LocalStore(out.parent).put(out.name, rows)
-        files = [out.with_name(f"{out.name}.summary.json"), *files]
-    for file in files:
-        data = json.dumps(found.summary, ensure_ascii=False, indent=1).encode() + b"\n"
+    own = [folder / f"eval-step-{found.summary['step']:06d}.json"] if folder.is_dir() else []
+    data = json.dumps(found.summary, ensure_ascii=False, indent=1).encode() + b"\n"
+    for file in own:
         LocalStore(file.parent).put(file.name, data)
-    return [str(file) for file in ([out] if out is not None else []) + files]
+    if out is None:
+        return [str(file) for file in own]
+    rows = b"".join(row.model_dump_json().encode() + b"\n" for row in found.rows)
+    beside = out.with_name(f"{out.name}.summary.json")
+    try:
+        LocalStore(out.parent).put(out.name, rows)
+        LocalStore(out.parent).put(beside.name, data)
+    except OSError:
+        for file in own:
+            say(f"the summary is kept all the same: {file}")
+        raise
+    return [str(file) for file in (out, beside, *own)]
 
 
 def _show(summary: dict[str, Any]) -> None:
@@ -113,7 +131,8 @@ def _show(summary: dict[str, Any]) -> None:
     for name, told in splits.items():
         if not told["answers"]:
             say(f"the split {name} has no question to ask: {told['questions']}")
-    print(f"{summary['checkpoint']} of {summary['steps']:,} steps, {summary['parameters']:,} parameters\n")
+    steps = f"{summary['steps']:,} step{'' if summary['steps'] == 1 else 's'}"
+    print(f"{summary['checkpoint']} of {steps}, {summary['parameters']:,} parameters\n")
     headings = ["", *(split_name(name) for name in splits)]
     if summary["gap"]:
         headings.append("trained minus held-out")
@@ -128,7 +147,8 @@ def _show(summary: dict[str, Any]) -> None:
     )
     least = summary["memorised"]["least"]
     print(
-        f"\nMemorised: each answer's longest run of training tokens, word for word ({least} or more; a shorter one is none)."
+        f"\nMemorised: each answer's longest run of training tokens, word for word ({least} or more; a shorter one is none,"
+        " and a shorter answer is left out)."
         "\nOf qpt on trained phrasings this is wanted: the passage is what was asked for. Anywhere else, have a look."
     )
     table(
@@ -180,9 +200,9 @@ def _spans(told: dict[str, Any]) -> list[str]:
     spans = told["memorised"]
     return [
         f"{told['answers']:,}",
-        f"{spans['median']:g}",
-        f"{spans['p90']:,}",
-        _mean(told["covered"], percent=True),
+        _number(spans and spans["median"], "{:g}"),
+        _number(spans and spans["p90"], "{:,}"),
+        _mean(told["covered"], percent=True, answers=told["answers"]),
         *(_share(told[name], told["answers"]) for name in MEMORISED),
     ]
 

@@ -210,35 +210,46 @@ def _orchestrate(
 
 def _show_rounds(summary: dict[str, Any]) -> None:
     """The rounds, what they cost, and which was the best."""
-    keys = (
-        "round",
-        "split",
-        "step",
-        "pass_rate",
-        "low",
-        "high",
-        "corrected",
-        "baseline",
-        "unscored",
-        "stop_rate",
-        "error",
-    )
-    rows = [[*(one[key] for key in keys), "; ".join(one["problems"])] for one in summary["results"]]
-    table((*keys, "problems"), rows, title=f"run {summary['run']}")
-    stages, gpu = summary["stages"]["seconds"], summary["stages"]["gpu_seconds"]
-    whole = sum(stages.values())
-    headings = ("stage", "seconds", "share", *(["GPU seconds"] if gpu else []))
+    from foundation.splits import SPLIT_NAMES
+    from trainer import plot_text as text
+    from trainer.judgings import by_round
+    from trainer.metrics import RoundPoint
+
+    points = [RoundPoint.model_validate(one) for one in summary["results"]]
+    if not points:
+        return
+    rows = []
+    for number, splits in by_round(points).items():
+        first = next(iter(splits.values()))
+        rates = [text.judged(splits[split]) if split in splits else "–" for split in SPLIT_NAMES]
+        said = first.error.partition("\n")[0] or "; ".join(first.problems)
+        rows.append([number, f"{first.step:,}", *rates, said])
+    doubted = any(row[-1] for row in rows)
+    headings = ("round", "step", *SPLIT_NAMES.values(), "not believed")
     table(
-        headings,
-        [
-            [stage, f"{seconds:,.1f}", f"{seconds / whole:.0%}", *([gpu.get(stage, 0.0)] if gpu else [])]
-            for stage, seconds in stages.items()
-        ],
-        title="what it cost",
+        headings[: None if doubted else -1],
+        [row[: None if doubted else -1] for row in rows],
+        title=f"run {summary['run']}",
     )
+    _show_costs(summary["stages"]["seconds"], summary["stages"]["gpu_seconds"])
     best = summary["best"]
     if best:
         say(
-            f"best by pass rate: round {best['round']}, step {best['step']:,}, {best['pass_rate']:.1%}; `--checkpoint best-judged` "
-            "names it, `best` the one with the lowest loss on held-out phrasings"
+            f"best by pass rate: round {best['round']}, step {best['step']:,}, {100 * best['pass_rate']:.1f} %; "
+            "`--checkpoint best-judged` names it, `best` the one with the lowest loss on held-out phrasings"
         )
+
+
+def _show_costs(stages: dict[str, float], gpu: dict[str, float]) -> None:
+    whole = sum(stages.values())
+    headings = ("stage", "seconds", "share", *(["GPU seconds"] if gpu else []))
+    rows = [
+        [
+            stage,
+            f"{seconds:,.1f}",
+            f"{100 * seconds / whole:.0f} %" if whole else "–",
+            *([gpu.get(stage, 0.0)] if gpu else []),
+        ]
+        for stage, seconds in stages.items()
+    ]
+    table(headings, rows, title="what it cost")
