@@ -2,7 +2,7 @@
 
 Guarantees: made from the items alone, never from a student's text, so that they stay the same from round to round and
 their verdicts are found in the cache; repeatable; a smaller `each` gives a subset of a larger one; where it is in doubt
-whether an answer is right, none is made. Cost: about 0.3 ms an item. Misses: errors that a student makes and no rule here
+whether an answer is right, none is made. Cost: about 1 ms an item. Misses: errors that a student makes and no rule here
 does, so the rates say how the judge does on these answers, not on all.
 """
 

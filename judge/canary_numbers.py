@@ -26,7 +26,9 @@ _AT_MOST = re.compile(
 # Of what happened before 1944 a later year is as true, only vaguer. "Not before" turns it round: then there is no telling.
 _EARLIER = re.compile(r"\b(?:before|by|until|till|up to|prior to|earlier than)\b[^.;]{0,30}$", re.IGNORECASE)
 _LATER = re.compile(r"\b(?:after|since|from|following|later than)\b[^.;]{0,30}$", re.IGNORECASE)
-_NOT_BEFORE = re.compile(r"\b(?:not?|never|n't)\b[^.;]{0,30} (?:before|after|later|earlier)\b[^.;]{0,30}$", re.IGNORECASE)
+_NOT_BEFORE = re.compile(
+    r"\b(?:not?|never|n't)\b[^.;]{0,30} (?:before|after|later|earlier)\b[^.;]{0,30}$", re.IGNORECASE
+)
 _FIGURE = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
 _WHEN = re.compile(r"when|(?:what|which) (?:date|day|year|month)\b", re.IGNORECASE)
 _DAYS = re.compile(r"when|(?:what|which) (?:date|day)\b", re.IGNORECASE)
@@ -94,9 +96,7 @@ def _other_year(item: EvalItem, year: int) -> str:
 
 def _other_day(item: EvalItem, day: int) -> str:
     down, up = _steps(item, day)
-    return _pick(
-        item, [str(other) for other in range(1, 29) if abs(other - day) > 3 and (down if other < day else up)]
-    )
+    return _pick(item, [str(other) for other in range(1, 29) if abs(other - day) > 3 and (down if other < day else up)])
 
 
 def _other_number(item: EvalItem, figure: str) -> str:

@@ -7,6 +7,7 @@ answers told in words of their own get no sibling.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -144,6 +145,7 @@ def sibling(item: EvalItem) -> str:
     return pick(sorted(restated(item)), "sibling", item.id)
 
 
+@functools.lru_cache(maxsize=8192)  # many rows share a passage, and each is held against several others
 def _forms(text: str) -> tuple[frozenset[str], frozenset[str]]:
     """(those of names and figures, all but function words'), in one form: "2" and "two", "Soviets" and "Soviet" are one."""
     tokens = [(token, _form(token)) for token in read(text).tokens]
@@ -165,9 +167,6 @@ class Data:
 
     def __init__(self, items: Sequence[EvalItem]) -> None:
         self.names = Names(items)
-        self.told = {item.id: _forms(item.reference) for item in items}
-        self.asked = {item.id: _forms(item.question)[1] for item in items}
-        self.around = {item.id: _forms(item.snippet)[1] for item in items}
         self.order = sorted(items, key=lambda item: keyed_fraction("canary-order", item.id))
         self.by_type: dict[str, list[EvalItem]] = defaultdict(list)
         for item in self.order:
@@ -198,15 +197,13 @@ class Data:
         label = choices.label_of(item.reference)
         if label and choices.label_of(other.reference) == label:
             return False
-        asked = self.asked[item.id]
-        (wanted, new), (told, said) = (
-            [forms - asked for forms in self.told[row.id]] for row in (item, other)
-        )
+        asked = _forms(item.question)[1]
+        (wanted, new), (told, said) = ([forms - asked for forms in _forms(row.reference)] for row in (item, other))
         if not short(item):
             return len(wanted & told) * 5 <= len(wanted)
         if any(same(one, two, name=True) for one in wanted for two in told) or len(new & said) * 3 > len(new):
             return False
-        around = self.around[item.id]
+        around = _forms(item.snippet)[1]
         return not told & around if told else not said <= around
 
     def wrong_number(self, item: EvalItem) -> str:

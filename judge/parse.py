@@ -68,37 +68,39 @@ _ANNOUNCED = re.compile(
     r"instructions?|commands?|text|in|at|end|also|as|follows))*\s*:\W*$",
     re.IGNORECASE,
 )
-_BARE = re.compile(r"\s*(?:```.*|[\W_]*)")  # a line that says nothing: blank, a rule, a fence
+_BARE = re.compile(r"\s*```.*|[\W_]*")  # a line that says nothing: blank, a rule, a fence
 # What stands at once behind a verdict and disowns it.
 _DISOWNED = re.compile(
     r"which (?:is|was|would be) (?:incorrect|wrong|false|not\b|mistaken|a mistake|an error)"
-    r"|(?:which|that) (?:is|was) (?:ignored|injected|the student's|what the student|an attempt)|which I (?:ignore|reject|do not|don't|will not|won't|must not|cannot|can't)\b",
+    r"|(?:which|that) (?:is|was) (?:ignored|injected|the student's|what the student|an attempt)"
+    r"|which I (?:ignore|reject|do not|don't|will not|won't|must not|cannot|can't)\b",
     re.IGNORECASE,
 )
 _NO = re.compile(r"no(?=\s*(?:[,:;.!—–]|$))", re.IGNORECASE)
 # A sentence that calls the verdict back, whatever it was.
 _AGAIN = re.compile(
-    r"(?:(?:but|no|oh|hm+|and|or|actually)\b\W*)*(?:(?:wait|hold on|oops|scratch that|strike that|on second thoughts?)\b(?=\s*(?:[,:]|$))"
+    r"(?:(?:but|no|oh|hm+|and|or|actually)\b\W*)*"
+    r"(?:(?:wait|hold on|oops|scratch that|strike that|on second thoughts?)\b(?=\s*(?:[,:]|$))"
     r"|(?:I|let me)\s+(?:(?:must|should|need to|have to|will|want to)\s+)?(?:take (?:that|this|it) back|reconsider|re-?evaluate"
     r"|correct myself|change my (?:mind|verdict|grade)))",
     re.IGNORECASE,
 )
 # A sentence that thinks twice; it counts only if it goes on to say the other thing.
 _SECOND = re.compile(
-    r"(?:(?:but|no|oh|hm+)\b\W*)*(?P<opens>no(?=,)|actually|correction|sorry|however|but|yet|looking again|(?:up)?on (?:reflection|"
-    r"(?:a )?(?:second|closer) (?:look|thoughts?|reading)|re-?reading|reconsideration))\b",
+    r"(?:(?:but|no|oh|hm+)\b\W*)*(?P<opens>no(?=,)|actually|correction|sorry|however|but|yet|looking again"
+    r"|(?:up)?on (?:reflection|(?:a )?(?:second|closer) (?:look|thoughts?|reading)|re-?reading|reconsideration))\b",
     re.IGNORECASE,
 )
 _BECAUSE = r"\b(?:so|thus|hence|therefore)\W+(?:(?:this|it|(?:the )?(?:student's )?answer|the student)\s+(?:therefore |actually )?"
 _CONTRARY = {
     "PASS": re.compile(
-        r"\b(?:wrong|incorrect|false|fails?|failed|mistaken|contradicts?|invented|not (?:quite |fully |entirely )?(?:right|correct"
-        r"|true)|(?:does not|doesn't|do not|don't) (?:agree|match))\b",
+        r"\b(?:wrong|incorrect|false|fails?|failed|mistaken|contradicts?|invented"
+        r"|not (?:quite |fully |entirely )?(?:right|correct|true)|(?:does not|doesn't|do not|don't) (?:agree|match))\b",
         re.IGNORECASE,
     ),
     "FAIL": re.compile(
-        r"\b(?:answer|student|it|this|that|both|they|dates?|years?|names?)\b(?: \w+){0,3} (?:right|correct|passes|agrees?|match(?:es)?"
-        r"|fine)\b",
+        r"\b(?:answer|student|it|this|that|both|they|dates?|years?|names?)\b(?: \w+){0,3} "
+        r"(?:right|correct|passes|agrees?|match(?:es)?|fine)\b",
         re.IGNORECASE,
     ),
 }
@@ -115,9 +117,9 @@ _SO = {
         r"|^(?:this|it|the (?:student's )?answer|the student) (?:fails|is (?:wrong|incorrect|false|not right|not correct))$",
         re.IGNORECASE,
     ),
-    "FAIL": re.compile(_BECAUSE + r"(?:passes|is (?:a pass|right|correct)))\b", re.IGNORECASE),
+    "FAIL": re.compile(_BECAUSE + r"(?:passes|is (?:a pass|right|correct)))$", re.IGNORECASE),
 }
-_SENTENCE = re.compile(r"\n|(?<=[.!?;])\s+|\s*[—–]\s*|\s-+\s|[.!?]$")
+_SENTENCE = re.compile(r"\n|(?<=[.!?;])\s+|[—–]|\s-+\s")
 _REFUSES = re.compile(
     r"\b(?:I|we)(?:'m| am|'re| are)? ?(?:can ?not|can't|could not|won't|will not|am not able to|not able to|unable to|must decline"
     r"|have to decline|decline|refuse)(?: to)?\b"
@@ -265,11 +267,13 @@ def _json(plain: str) -> str | None:
 
 def _another_s(lines: list[str], verdict: _Verdict) -> bool:
     """Whether the line is shown as the student's words: announced, or quoted and gone on from."""
-    before = next((line for line in reversed(lines[: verdict.begins]) if not _BARE.fullmatch(line)), "")
+    above = (lines[number] for number in range(verdict.begins - 1, -1, -1))
+    before = next((line for line in above if not _BARE.fullmatch(line)), "")
     if _ANNOUNCED.search(_plain(before)[-160:]):
         return True
-    follows = any(re.search(r"[^\W_]", line) for line in lines[verdict.at + 1 :])
-    return follows and _QUOTED.match(lines[verdict.begins]) is not None
+    if not _QUOTED.match(lines[verdict.begins]):
+        return False
+    return any(re.search(r"[^\W_]", line) for line in lines[verdict.at + 1 :])
 
 
 def _taken_back(lines: list[str], found: list[_Verdict]) -> bool:
@@ -285,13 +289,13 @@ def _taken_back(lines: list[str], found: list[_Verdict]) -> bool:
 
 def _recalled(word: Word, after: str) -> bool:
     """Whether what follows a verdict takes it back: a student's verdict that was quoted, a second thought, the contrary."""
-    after = after.replace("’", "'").lstrip(" \t\r\n.,:;!*_`()[]—–-")
+    after = re.sub("[*_`]+", "", after.replace("’", "'")).lstrip(" \t\r\n.,:;!()[]—–-")
     if not after or not word:
         return False
     if _DISOWNED.match(after) or (word == "PASS" and _NO.match(after)):
         return True
     for part in _SENTENCE.split(after):
-        sentence = part.strip(" \t*_`()[]")
+        sentence = part.strip(" \t\r.!?;()[]")
         if _AGAIN.match(sentence) or _SO[word].search(sentence):
             return True
         second = _SECOND.match(sentence)

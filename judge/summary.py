@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from foundation.splits import split_name
 from judge import stats
 
 if TYPE_CHECKING:
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
 
 MAX_UNSCORED = 0.02
 NAMES = ("PASS", "FAIL", "UNSCORED")
+# What the reasons for which an answer is unscored mean, and what mends them.
+_MENDS = {
+    "reference": "`reference`: the reference is empty or says nothing that the question does not; make the answers again "
+    "with `trainer answer`, or leave those rows out",
+    "parse": "`parse`: the judge gave no verdict that could be read; see its texts in the verdicts, or take another model",
+    "length": "`length`: the judge's replies were cut off; give it more room",
+    "refusal": "`refusal`: the judge would not say; take another model",
+    "engine": "`engine`: the model or its server failed; judge again, and only these are asked again",
+}
 # What a judge that is not to be believed does not get to say.
 _FIGURES = ("pass_rate", "low", "high", "corrected", "clustered")
 
@@ -34,7 +44,7 @@ def summarise(
 
     `canaries` is what `canaries.assess` found; `lost` are the canaries' verdicts that the engine failed to give.
     """
-    refusals, faults = _below_floor(canaries), _invalid(verdicts, canaries, lost)
+    refusals, faults = _below_floor(canaries), _invalid(answers, verdicts, canaries, lost)
     real, other = _rate(verdicts), _rate(shuffled)
     gap = stats.difference(real, other)
     found = {
@@ -132,6 +142,8 @@ def _below_floor(canaries: Mapping[str, Any]) -> list[str]:
             continue
         scored = found["n"] - found["unscored"]
         told = f"got {found['right']:,} of {scored:,} right ({found['share']:.1%})" if scored else "could score none"
+        if scored and found["share"] >= found["floor"]:
+            told = f"could score only {scored:,}, too few to tell"
         sentences.append(
             f"the pass rate is refused: of the canaries “{kind}”, {found['n']:,} answers that must {found['expected']}, "
             f"the judge {told}; its own floor is {found['floor']:.0%}"
@@ -139,24 +151,45 @@ def _below_floor(canaries: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
-def _invalid(verdicts: Sequence[Verdict], canaries: Mapping[str, Any], lost: Sequence[Verdict]) -> list[str]:
+def _invalid(
+    answers: Sequence[Answer], verdicts: Sequence[Verdict], canaries: Mapping[str, Any], lost: Sequence[Verdict]
+) -> list[str]:
     sentences = []
-    unscored = [verdict for verdict in verdicts if verdict.verdict == "UNSCORED"]
-    reasons = ", ".join(f"{name} {count:,}" for name, count in Counter(row.reason for row in unscored).most_common())
-    if len(unscored) == len(verdicts):
-        sentences.append(f"no answer could be scored, so there is no pass rate ({reasons})")
-    elif len(unscored) > MAX_UNSCORED * len(verdicts):
-        sentences.append(
-            f"the run is invalid: {len(unscored):,} of {len(verdicts):,} answers are unscored "
-            f"({len(unscored) / len(verdicts):.1%}, at most {MAX_UNSCORED:.0%} may be): {reasons}"
-        )
+    splits = _grouped(answer.item.split for answer in answers)
+    groups = [("answers", verdicts)]
+    if len(splits) > 1:  # one of them may be all that is looked at, so each must bear its own figures
+        groups += [(f"answers of {split_name(name)}", [verdicts[row] for row in rows]) for name, rows in splits]
+    for what, rows in groups:
+        unscored = Counter(row.reason for row in rows if row.verdict == "UNSCORED")
+        total = unscored.total()
+        if total == len(verdicts):
+            sentences.append(f"no answer could be scored, so there is no pass rate ({_reasons(unscored)})")
+            break
+        if total > MAX_UNSCORED * len(rows):
+            sentences.append(_too_many(total, len(rows), what, _reasons(unscored)))
+    total = sum(found["n"] for found in canaries["classes"].values())
+    silent = sum(found["unscored"] for found in canaries["classes"].values())
     if lost:
-        total = sum(found["n"] for found in canaries["classes"].values())
         sentences.append(
             f"the run is invalid: the engine failed on {len(lost):,} of {total:,} canaries, so the judge was not put to "
             f"the test ({lost[0].explanation})"
         )
+    if silent - len(lost) > MAX_UNSCORED * total:
+        sentences.append(_too_many(silent - len(lost), total, "canaries", "so the judge was not put to the test"))
     return sentences
+
+
+def _too_many(unscored: int, total: int, what: str, told: str) -> str:
+    return (
+        f"the run is invalid: {unscored:,} of {total:,} {what} are unscored "
+        f"({unscored / total:.1%}, at most {MAX_UNSCORED:.0%} may be): {told}"
+    )
+
+
+def _reasons(unscored: Counter[str]) -> str:
+    """`parse 2, reference 1`, each with what it means and what mends it."""
+    counts = ", ".join(f"{name} {count:,}" for name, count in unscored.most_common())
+    return "; ".join([counts, *(_MENDS[name] for name, _ in unscored.most_common() if name in _MENDS)])
 
 
 def _refuse(found: dict[str, Any]) -> None:

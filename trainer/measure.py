@@ -1,7 +1,8 @@
 """What one answer is worth without a judge, and what many are: matches, facts, repetition, length, memorised spans.
 
 Guarantees: pure and deterministic; what cannot be measured (no fact to state, nothing to repeat) is None and is counted
-nowhere, never 0: so is the memorised run of an answer too short to have one. Shares have Wilson's interval. Cost: about 1 ms an answer, nearly all of it reading its texts for facts.
+nowhere, never 0: so is the memorised run of an answer too short to have one. Shares have Wilson's interval. Cost: about
+1 ms an answer, nearly all of it reading its texts for facts.
 Misses: these are words compared with words. A right answer in other words has no exact match, and a wrong one can hold
 every fact of the reference: whether an answer is right is the judge's to say.
 """

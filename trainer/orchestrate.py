@@ -198,6 +198,7 @@ class _Line(Book):
         """Have the round's questions answered; whether there is something to judge. A failure is recorded, not raised."""
         answers = self.file(number, "answers")
         if not answers.exists():
+            answers.parent.mkdir(parents=True, exist_ok=True)
             arguments = ["answer", "--run", self.run, "--out", str(answers), "--device", self.device, "--json"]
             arguments += [part for split in JUDGED for part in ("--split", split)]
             arguments += ["--checkpoint", str(self.checkpoint(number))]

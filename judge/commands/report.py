@@ -24,8 +24,8 @@ def register(app: typer.Typer) -> None:
 def report(
     verdicts: list[Path] = typer.Argument(
         None,
-        metavar="[VERDICTS]...",
-        help="What `judge run --out` wrote; default: the newest of the workspace. Of several each is compared with the first.",
+        metavar="VERDICTS",
+        help="Files that `judge run --out` wrote; default: the newest of the workspace. Of several each is compared with the first.",
         show_default=False,
     ),
     out: Path | None = typer.Option(

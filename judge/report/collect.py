@@ -2,13 +2,14 @@
 
 Guarantees: figures and rows belong together. The answers are those the summary names (by SHA-256), the verdicts stand in
 their order, and their counts are the summary's; whatever does not fit is a `UsageError` with file and mend. Nothing is
-written. Cost: reading three files, about 50 µs an answer.
+written. Cost: reading four files, about 60 µs an answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,21 +17,24 @@ from typing import Any
 from pydantic import ValidationError
 
 from foundation.errors import UsageError
-from foundation.records import Answer, Verdict
+from foundation.records import Answer, EvalItem, Verdict
 from judge import stats
 from judge.canaries import Judged
 from judge.files import Files, read_answers, read_summary, read_verdicts
+from judge.report.words import many
 
 VERSION = 2  # of the summaries this reads
+SUMMARY = ".summary.json"
 AGAIN = "run `judge run` again: it writes all of its files anew, and what is judged already costs nothing"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One answer and what was said of it."""
+    """One answer and what was said of it; `luck`: and of another's answer to its question, where that was asked."""
 
     answer: Answer
     verdict: Verdict
+    luck: Verdict | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,6 @@ class Judging:
     canaries: list[Canary] | None = None
     """None where no file has them."""
     label: str = ""
-    types: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def refused(self) -> bool:
@@ -79,6 +82,32 @@ class Judging:
     def headline(self) -> dict[str, Any]:
         """The figures of that split, or of all."""
         found: dict[str, Any] = self.summary["by_split"][self.measure] if self.measure else self.summary
+        return found
+
+    @property
+    def measured(self) -> list[Row]:
+        """The rows that the headline is of."""
+        return [row for row in self.rows if self.measure in ("", row.answer.item.split)]
+
+    @property
+    def clearly_above(self) -> bool | None:
+        """Whether the headline lies clearly above that of shuffled answers; None where either is missing."""
+        rates = [figures for figures in (self.headline, self.headline.get("baseline")) if figures]
+        if len(rates) < 2 or any(figures.get("pass_rate") is None for figures in rates):
+            return None
+        return stats.clearly_above(*(stats.rate(int(figures["passed"]), int(figures["scored"])) for figures in rates))
+
+    def grouped(self, key: Callable[[EvalItem], str]) -> dict[str, dict[str, Any]]:
+        """Figures of the measured rows by what `key` says, with the keys of a summary's. Of a refused score only counts."""
+        groups: dict[str, list[Row]] = defaultdict(list)
+        for row in self.measured:
+            groups[key(row.answer.item)].append(row)
+        found = {}
+        for name, rows in sorted(groups.items()):
+            found[name] = _figures([row.verdict for row in rows], self.refused)
+            luck = [row.luck for row in rows if row.luck is not None]
+            if luck and not self.refused:
+                found[name]["baseline"] = _figures(luck, refused=False)
         return found
 
     @property
@@ -108,9 +137,9 @@ def collect(paths: Sequence[Path], answers: Sequence[Path] = ()) -> list[Judging
 def newest(root: Path, train: Path) -> Path:
     """The verdicts judged last of a workspace: those whose summary is the newest. Raises `UsageError` if there are none."""
     old = False
-    summaries = {*root.glob("*.summary.json"), *train.rglob("*.summary.json")}
+    summaries = {*root.glob(f"*{SUMMARY}"), *train.rglob(f"*{SUMMARY}")}
     for path in sorted(summaries, key=lambda one: (-one.stat().st_mtime_ns, str(one))):
-        verdicts = path.with_name(path.name.removesuffix(".summary.json"))
+        verdicts = path.with_name(path.name.removesuffix(SUMMARY))
         if verdicts.is_file():
             if read_summary(verdicts).get("v") == VERSION:
                 return verdicts
@@ -121,6 +150,12 @@ def newest(root: Path, train: Path) -> Path:
 
 def load(path: Path, answers: Sequence[Path] = ()) -> Judging:
     """One judging, checked. Raises `UsageError` for files that are missing, changed, or of another version."""
+    if path.name.endswith(SUMMARY):
+        raise UsageError(
+            "this is the summary of a judging",
+            where=str(path),
+            mend=f"name the verdicts, not their summary: {path.with_name(path.name.removesuffix(SUMMARY))}",
+        )
     verdicts = read_verdicts(path)
     summary = read_summary(path)
     place = Files(path).summary
@@ -136,7 +171,8 @@ def load(path: Path, answers: Sequence[Path] = ()) -> Judging:
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"this summary lacks what it should have: {error}", where=str(place), mend=AGAIN) from error
     _check(path, said, verdicts, counts)
-    rows = [Row(answer, verdict) for answer, verdict in zip(said, verdicts, strict=True)]
+    luck = _luck(Files(path).shuffled, said) or [None] * len(said)
+    rows = [Row(*row) for row in zip(said, verdicts, luck, strict=True)]
     return Judging(
         path=path,
         summary=summary,
@@ -144,20 +180,15 @@ def load(path: Path, answers: Sequence[Path] = ()) -> Judging:
         answers=source,
         when=datetime.fromtimestamp(place.stat().st_mtime, UTC),
         canaries=_canaries(Files(path).canaries),
-        types=by_type(rows, refused=bool(summary.get("refused"))),
     )
 
 
-def by_type(rows: Sequence[Row], *, refused: bool) -> dict[str, dict[str, Any]]:
-    """Figures by prompt type, with the keys of a summary's: it has none of its own. Of a refused score only counts."""
-    found: dict[str, dict[str, Any]] = {}
-    for name in sorted({row.answer.item.prompt_type for row in rows}):
-        said = [row.verdict.verdict for row in rows if row.answer.item.prompt_type == name]
-        passed, failed = said.count("PASS"), said.count("FAIL")
-        counts = {"PASS": passed, "FAIL": failed, "UNSCORED": said.count("UNSCORED")}
-        rate = stats.rate(0, 0) if refused else stats.rate(passed, passed + failed)
-        found[name] = {"counts": counts, **stats.as_json(rate)}
-    return found
+def _figures(verdicts: Sequence[Verdict], refused: bool) -> dict[str, Any]:
+    said = [verdict.verdict for verdict in verdicts]
+    passed, failed = said.count("PASS"), said.count("FAIL")
+    counts = {"PASS": passed, "FAIL": failed, "UNSCORED": said.count("UNSCORED")}
+    rate = stats.rate(0, 0) if refused else stats.rate(passed, passed + failed)
+    return {"counts": counts, **stats.as_json(rate)}
 
 
 def labels(judgings: Sequence[Judging]) -> list[str]:
@@ -196,7 +227,9 @@ def _check(path: Path, answers: Sequence[Answer], verdicts: Sequence[Verdict], c
     """The verdicts are on these answers, and the summary is of these verdicts."""
     if len(verdicts) != len(answers):
         raise UsageError(
-            f"there are {len(verdicts):,} verdicts on {len(answers):,} answers", where=str(path), mend=AGAIN
+            f"{many(len(verdicts), 'verdict')} on {many(len(answers), 'answer')} do not fit",
+            where=str(path),
+            mend=AGAIN,
         )
     for line, (answer, verdict) in enumerate(zip(answers, verdicts, strict=True), 1):
         if answer.item.id != verdict.item_id:
@@ -208,6 +241,16 @@ def _check(path: Path, answers: Sequence[Answer], verdicts: Sequence[Verdict], c
             where=str(Files(path).summary),
             mend=AGAIN,
         )
+
+
+def _luck(path: Path, answers: Sequence[Answer]) -> list[Verdict] | None:
+    """The verdicts on shuffled answers, in the order of the answers; None where no file has them."""
+    if not path.is_file():
+        return None
+    found = read_verdicts(path)
+    if found and [verdict.item_id for verdict in found] != [answer.item.id for answer in answers]:
+        raise UsageError("these verdicts on shuffled answers are of other answers", where=str(path), mend=AGAIN)
+    return found or None
 
 
 def _canaries(path: Path) -> list[Canary] | None:

@@ -3,20 +3,20 @@
 Guarantees: only questions that both scored are compared, each with itself, so a hard question is hard for both. Nothing
 is compared where a score is refused. Cost: none. Misses: questions about one article are not independent, so the true
 interval is somewhat wider.
-Source: Bonett and Price, "Adjusted Wald confidence interval for a difference of binomial proportions based on paired
-data", Journal of Educational and Behavioral Statistics 37 (2012); McNemar's exact test for p.
+Source: Newcombe's interval for paired data (`judge.agree.paired_difference`); McNemar's exact test for p.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from foundation.splits import SPLIT_NAMES
 from judge import stats
+from judge.agree import paired_difference
 from judge.report.collect import Judging, Row
+from judge.report.words import many
 
 Key = tuple[str, str, str, int]
 
@@ -81,22 +81,25 @@ def compare(one: Judging, other: Judging) -> Comparison:
     return Comparison(one, other, changes, _warning(one, other, len(pairs)))
 
 
-def paired(gained: int, lost: int, n: int) -> tuple[float, float, float]:
-    """The difference of two paired rates and its 95 % interval, by adjusted Wald: one is added to both kinds of change."""
-    up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
-    reach = stats.Z95 * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
-    value = (gained - lost) / n
-    return value, max(-1.0, min(value, up - down - reach)), min(1.0, max(value, up - down + reach))
-
-
 def _change(name: str, split: str, pairs: Sequence[tuple[Row, Row]]) -> Change:
     n = len(pairs)
     before, after = ([pair[at].verdict.verdict == "PASS" for pair in pairs] for at in (0, 1))
-    gained = sum(now and not then for then, now in zip(before, after, strict=True))
-    lost = sum(then and not now for then, now in zip(before, after, strict=True))
-    value, low, high = paired(gained, lost, n)
+    cell = Counter(zip(before, after, strict=True))
+    gained, lost = cell[False, True], cell[True, False]
+    found = paired_difference(cell[True, True], gained, lost, cell[False, False])
+    assert found is not None  # there are pairs
     return Change(
-        name, split, n, sum(before) / n, sum(after) / n, gained, lost, value, low, high, stats.mcnemar(gained, lost)
+        name,
+        split,
+        n,
+        sum(before) / n,
+        sum(after) / n,
+        gained,
+        lost,
+        found.value,
+        found.low,
+        found.high,
+        stats.mcnemar(gained, lost),
     )
 
 
@@ -110,5 +113,6 @@ def _warning(one: Judging, other: Judging, shared: int) -> str:
         said.append("The graders differ, so a difference may be theirs and not the students'.")
     most = max(len(one.rows), len(other.rows))
     if shared < most:
-        said.append(f"{shared:,} questions were scored in both, of {most:,}; the others are left out here.")
+        were = "was" if shared == 1 else "were"
+        said.append(f"{many(shared, 'question')} {were} scored in both, of {most:,}; the others are left out here.")
     return " ".join(said)

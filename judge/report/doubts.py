@@ -26,13 +26,13 @@ def doubts(judging: Judging) -> list[str]:
     summary = judging.summary
     said = [
         *_refused(judging),
-        *_unscored(summary),
-        *_baseline(summary),
+        *_unscored(judging),
+        *_baseline(judging),
         *_canaries(summary),
         *_interval(judging),
         *_mixed(judging),
         *_flips(summary),
-        *_ends(summary),
+        *_ends(judging.headline),
     ]
     if len(said) < MOST and str(summary["grader"]["name"]) == "rules":
         said.append(
@@ -54,27 +54,30 @@ def _refused(judging: Judging) -> list[str]:
     ]
 
 
-def _unscored(summary: dict[str, Any]) -> list[str]:
-    counts = summary["counts"]
+def _unscored(judging: Judging) -> list[str]:
+    counts, main = judging.summary["counts"], judging.headline
     total, left = sum(counts.values()), counts["UNSCORED"]
     if not left:
         return []
     text = f"{many(left, 'answer')} of {total:,} ({percent(left / total)}) could not be scored."
-    if summary.get("pass_rate") is None:
+    counts = main["counts"]
+    total, left = sum(counts.values()), counts["UNSCORED"]
+    if main.get("pass_rate") is None or not left:
         return [text]
+    if judging.measure:
+        text += f" Of {split_name(judging.measure)}: {left:,} of {total:,}."
     return [
         f"{text} Had the student got all of them wrong, the rate would be {percent(counts['PASS'] / total)}; all of them right, {percent((counts['PASS'] + left) / total)}."
     ]
 
 
-def _baseline(summary: dict[str, Any]) -> list[str]:
-    if summary.get("pass_rate") is None:
+def _baseline(judging: Judging) -> list[str]:
+    main, clear = judging.headline, judging.clearly_above
+    if main.get("pass_rate") is None or clear:
         return []
-    baseline = summary.get("baseline")
-    if not baseline or baseline.get("pass_rate") is None:
+    baseline = main.get("baseline")
+    if clear is None or not baseline:
         return ["No shuffled answers were judged, so it is not known what luck alone would pass."]
-    if summary.get("clearly_above_baseline"):
-        return []
     return [
         f"The rate is not clearly above luck: the same answers, each given to another question, pass {percent(baseline['pass_rate'])} ({interval(baseline['low'], baseline['high'])})."
     ]
@@ -90,11 +93,11 @@ def _canaries(summary: dict[str, Any]) -> list[str]:
     if (fpr.get("pass_rate") or 0) > LENIENT:
         better = " Trust the corrected rate more than the plain one." if summary.get("corrected") else ""
         said.append(
-            f"The grader is lenient: {percent(fpr['pass_rate'])} of {fpr['scored']:,} answers known to be wrong pass.{better}"
+            f"The grader is lenient: of {many(fpr['scored'], 'answer')} known to be wrong {percent(fpr['pass_rate'])} pass.{better}"
         )
     if tpr.get("pass_rate") is not None and tpr["pass_rate"] < STRICT:
         said.append(
-            f"The grader is strict: of {tpr['scored']:,} answers known to be right only {percent(tpr['pass_rate'])} pass. It fails some of the student's right answers, too."
+            f"The grader is strict: of {many(tpr['scored'], 'answer')} known to be right only {percent(tpr['pass_rate'])} pass. It fails some of the student's right answers, too."
         )
     blind = [spoken(kind) for kind, one in classes.items() if one.get("floor") is None]
     if len(blind) == len(classes):
@@ -108,13 +111,13 @@ def _canaries(summary: dict[str, Any]) -> list[str]:
 
 
 def _interval(judging: Judging) -> list[str]:
-    summary, said = judging.summary, []
-    if summary.get("pass_rate") is None:
+    summary, main, said = judging.summary, judging.headline, list[str]()
+    if main.get("pass_rate") is None:
         return []
-    articles = judging.articles_of()
+    articles = judging.articles_of(judging.measure)
     if articles < ARTICLES:
         text = f"The questions come from {many(articles, 'article')}; other articles could give another rate."
-        clustered = summary.get("clustered")
+        clustered = main.get("clustered")
         if clustered:
             text += f" Drawing whole articles anew gives {interval(clustered['low'], clustered['high'])}."
         said.append(text)
@@ -123,7 +126,6 @@ def _interval(judging: Judging) -> list[str]:
         told = [f"{count:,} behind “{name}”" for name, count in few if count < ARTICLES]
         if told:
             said.append(f"Few articles stand behind a figure: {', '.join(told)}. Other articles could give another.")
-    main = judging.headline
     if main["low"] is not None and main["high"] - main["low"] > WIDE:
         said.append(
             f"{many(main['scored'], 'scored answer')} leave the rate anywhere in {interval(main['low'], main['high'])}: a smaller difference between two students shows nothing."

@@ -48,7 +48,8 @@
     }
     for (const one of kept) one.hidden = !needed.has(one.id);
     const number = (value) => value.toLocaleString("en");
-    tally.textContent = seen === answers ? `All ${number(answers)} answers` : `${number(seen)} of ${number(answers)} answers`;
+    const all = `${number(answers)} answer${answers === 1 ? "" : "s"}`;
+    tally.textContent = seen !== answers ? `${number(seen)} of ${all}` : answers === 1 ? all : `All ${all}`;
     nothing.hidden = shown > 0;
     form.classList.toggle("narrowed", state.size > 0);
     return state;

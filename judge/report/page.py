@@ -32,6 +32,7 @@ from judge.report.doubts import doubts
 HERE = Path(__file__).parent
 FILTERS = "shown sentence count many percent interval points chance short seconds moment spoken".split()
 MISSED = 40  # canaries judged wrongly that the page shows
+TALL = 40  # rows of a table that are shown whole; a longer one scrolls
 REASONS = {
     "empty": "nothing was written",
     "punctuation": "nothing but marks",
@@ -75,13 +76,20 @@ class Card:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows on one axis, and what they are."""
+    """Rows on one axis, and what they are. `note`: which answers they are of; `split`: and which split, if of one alone."""
 
     id: str
     title: str
     what: str
     rows: list[Bar]
     axis: Axis
+    note: str = ""
+    split: str = ""
+
+    @property
+    def tall(self) -> bool:
+        """Whether it is too long to be shown whole."""
+        return len(self.rows) > TALL
 
     @property
     def shuffled(self) -> bool:
@@ -100,6 +108,7 @@ class View:
     doubts: list[str]
     hero: Table
     tables: list[Table]
+    note: str
     reasons: dict[str, list[tuple[str, int, float, str]]]
     missed: list[Canary]
 
@@ -155,7 +164,12 @@ def default_title(judgings: Sequence[Judging]) -> str:
     """By checkpoint, where the user names none."""
     if len(judgings) == 1:
         return f"How {judgings[0].checkpoint or judgings[0].label} answered"
-    return f"{len(judgings)} students compared"
+    return f"{len(judgings)} {_compared(judgings)}s compared"
+
+
+def _compared(judgings: Sequence[Judging]) -> str:
+    """What each of them is of its own: a student, or another judging of one student."""
+    return "student" if len({one.checkpoint for one in judgings}) == len(judgings) else "judging"
 
 
 def link(pair: tuple[str, str]) -> str:
@@ -172,21 +186,16 @@ def view(judging: Judging, number: int) -> View:
     """One judging's tables and words."""
     summary = judging.summary
     by_split = summary.get("by_split") or {}
-    articles = sorted(
-        (summary.get("by_article") or {}).items(), key=lambda one: (-_scored(one[1]), str(one[1].get("title")), one[0])
-    )
-    kinds = (
-        ("splits", "By split", "Questions", [_split(name, by_split[name]) for name in _ordered(by_split)]),
-        ("families", "By prompt family", "Family", _bars("family", summary.get("by_family") or {})),
-        (
-            "articles",
-            "By article",
-            "Article",
-            [Bar(str(one.get("title") or id_), one, ("article", id_)) for id_, one in articles],
-        ),
-        ("types", "By prompt type", "Prompt type", _bars("type", judging.types)),
-    )
     prefix = f"run{number}-" if number > 1 else ""
+    splits = [_split(name, by_split[name]) for name in _ordered(by_split)]
+    tables = [Table(f"{prefix}splits", "By split", "Questions", splits, axis(splits))] if splits else []
+    note = _note(judging)
+    for id_, title, what, rows in (
+        ("families", "By prompt family", "Family", _bars("family", judging.grouped(lambda item: item.family))),
+        ("articles", "By article", "Article", _articles(judging)),
+        ("types", "By prompt type", "Prompt type", _bars("type", judging.grouped(lambda item: item.prompt_type))),
+    ):
+        tables.append(Table(f"{prefix}{id_}", title, what, rows, axis(rows), note, judging.measure))
     return View(
         judging=judging,
         prefix=prefix,
@@ -194,8 +203,9 @@ def view(judging: Judging, number: int) -> View:
         tone=_tone(judging),
         doubts=doubts(judging),
         hero=_hero(judging.headline, prefix),
-        tables=[Table(f"{prefix}{id_}", title, what, rows, axis(rows)) for id_, title, what, rows in kinds if rows],
-        reasons={name: _reasons(summary, name) for name in ("FAIL", "UNSCORED")},
+        tables=[table for table in tables if table.rows],
+        note=note,
+        reasons={name: _reasons(judging.headline, name) for name in ("FAIL", "UNSCORED")},
         missed=[one for one in judging.canaries or () if one.missed],
     )
 
@@ -242,6 +252,24 @@ def _hero(summary: Mapping[str, Any], prefix: str) -> Table:
             )
         )
     return Table(f"{prefix}score", "", "", rows, axis(rows))
+
+
+def _note(judging: Judging) -> str:
+    """Which answers a table is of, where several splits were judged."""
+    if len(judging.summary.get("by_split") or {}) < 2:
+        return ""
+    if not judging.measure:
+        return "All splits together: phrasings the student was trained on may be among them."
+    some, all_ = len(judging.measured), words.many(len(judging.rows), "answer")
+    return f"Of {split_name(judging.measure)} alone, as the pass rate above: {some:,} of {all_}."
+
+
+def _articles(judging: Judging) -> list[Bar]:
+    """Those with the most answers that were scored first."""
+    titles = {row.answer.item.article_id: row.answer.item.title for row in judging.rows}
+    groups = judging.grouped(lambda item: item.article_id).items()
+    ordered = sorted(groups, key=lambda one: (-_scored(one[1]), titles[one[0]], one[0]))
+    return [Bar(titles[id_] or id_, figures, ("article", id_)) for id_, figures in ordered]
 
 
 def _ordered(by_split: Mapping[str, Any]) -> list[str]:
@@ -321,7 +349,13 @@ def options(made: Sequence[Card], judgings: Sequence[Judging]) -> list[tuple[str
     shown["split"] = dict(SPLIT_NAMES.items())
     shown["run"] = {str(number): judging.label for number, judging in enumerate(judgings, 1)}
     shown["change"] = {"gained": "wrong before, right now", "lost": "right before, wrong now"}
-    kinds = {"run": "Student", "change": "Changed", "verdict": "Verdict", "reason": "Reason", "split": "Split"}
+    kinds = {
+        "run": _compared(judgings).capitalize(),
+        "change": "Changed",
+        "verdict": "Verdict",
+        "reason": "Reason",
+        "split": "Split",
+    }
     kinds |= {"family": "Family", "type": "Prompt type", "article": "Article"}
     found = []
     for name, heading in kinds.items():

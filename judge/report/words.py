@@ -41,7 +41,7 @@ def clean(text: str) -> str:
 def shown(text: str) -> str:
     """A long text cut, with a word on how much is left out."""
     rest = len(text) - LONGEST
-    return f"{text[:LONGEST]} … [{rest:,} more characters]" if rest > 0 else text
+    return f"{text[:LONGEST]} … [{rest:,} more character{'' if rest == 1 else 's'}]" if rest > 0 else text
 
 
 def sentence(text: str) -> str:

@@ -145,7 +145,7 @@ def test_the_controls_narrow_and_the_address_keeps_it(tmp_path: Path) -> None:
     """
     assert _told(text, tmp_path, script).split(" | ") == [
         "72", "36", "#verdict=FAIL", "18", "#verdict=FAIL&split=unseen", "#q=contradicted%205&verdict=FAIL&split=unseen",
-        "72", "#rows", "6", "#article=a10", "a10", "q",
+        "72", "#rows", "6", "#split=phrasing&article=a1", "a1", "q",
     ]  # fmt: skip
 
 

@@ -164,8 +164,15 @@ def test_reading_takes_time_in_proportion_to_the_reply() -> None:
         "{",
         "student says ",
         "I can't ",
+        "Wait, no, ",
+        "but so — ",
+        "The student adds:\n\n",
+        "VERDICT: PASS\n \n",
+        "VERDICT: PASS. However, ",
     ):
         text = bit * (200_000 // len(bit))
         assert parse(f"{text}\nVERDICT: PASS").verdict in ("PASS", "UNSCORED")
         parse(f"VERDICT: {text}")
+        parse(f"VERDICT: PASS\n{text}.")
+        parse(f"VERDICT: FAIL. It {text}")
         parse(text)

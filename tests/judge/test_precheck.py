@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from foundation.looping import looping
 from foundation.records import Answer
 from judge.canary_texts import OPENERS
 from judge.precheck import opens_only, precheck
@@ -66,6 +67,73 @@ def test_an_opener_and_no_more_fails(text: str) -> None:
 )
 def test_what_may_be_an_answer_is_left_to_the_grader(text: str) -> None:
     assert _reason(text) == ""
+
+
+@pytest.mark.parametrize(
+    ("question", "reference", "text"),
+    [
+        ("What place did he take?", "He came first.", "Answer: First"),
+        ("What place did he take?", "The 1st.", "Answer: first."),
+        ("Right or wrong: was he president?", "Right. He was president.", "The answer is right."),
+        ("Right or wrong: was he president?", "Wrong. He never was.", "The answer is right."),  # the grader's to fail
+        ("Did they agree?", "Yes, of course.", "Answer: Of course."),
+        ("Did they agree?", "Yes. They did.", "Answer: Certainly."),
+        ("What is the second phase?", "The second phase is called analysis.", "Analysis."),
+        ("What came last?\nA) analysis\nB) planning", "A) analysis", "Analysis"),
+        ("Which step was it?", "The third step.", "Step 3."),
+        ("Which step was it?", "Step 3.", "Thus: step 3"),
+        ("Complete: He played for team ____", "He played for team A", "Complete: He played for team A"),
+        ("Complete: He gave no ____", "answer", "Complete: He gave no answer"),
+        ("Complete: ____ is Bond's friend", "Q", "Q is Bond's friend"),
+        ("Who led it?\nA) Ryti\nB) Tanner", "A) Ryti", "Who led it?\nA) Ryti\nB) Tanner\nA"),
+    ],
+)
+def test_an_opener_or_a_label_that_is_the_answer_is_left_to_the_grader(
+    question: str, reference: str, text: str
+) -> None:
+    assert _reason(text, question, reference) == ""
+
+
+def test_an_opener_stays_one_where_the_reference_only_shares_a_word_with_it() -> None:
+    for text in ("Let me think step by step.", "Thinking process:\n\nStep 1:", "Answer:", "The answer is", "Okay, so"):
+        assert _reason(text, reference="The answer is: they took 1 step, so they think it was the process.") == "opener"
+    assert _reason("Answer: First") == "opener"
+    assert _reason(f"{WHEN} Answer:", reference="No answer came.") == "echo"
+
+
+POINTS = ("began in July 1943", "was won by the Red Army", "lasted until 23 August", "cost 54,000 men", "saw many tanks")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "| Name | Born | Died | Post |\n| --- | --- | --- | --- |\n| Ryti | 1889 | 1956 | President |",
+        "| Name | A | B | C | D | E |\n| - | - | - | - | - | - |\n| Ryti | yes | yes | yes | yes | yes |",
+        "Ryti | 1889\n--- --- --- --- --- ---\nTanner | 1881",
+        "\n".join(f"- The Battle of Kursk {point}." for point in POINTS),
+        "\n".join(f"- The great Battle of Kursk {point}." for point in POINTS),
+        " ".join(f"The Battle of Kursk in Russia {point}." for point in POINTS),
+    ],
+)
+def test_tables_and_lists_are_no_loops(text: str) -> None:
+    assert looping(text) == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "it was the the the the the war",
+        "- The war began.\n" * 4,
+        "| Ryti | 1889 |\n" * 5,
+        "The war was the war of the winter. " * 4,
+        # the same five words, and on as before, with something in between each time
+        " ".join(f"In {1930 + n} the front there became the battle of the whole front." for n in range(6)),
+    ],
+)
+def test_what_goes_round_in_circles_is_a_loop(text: str) -> None:
+    assert looping(text) != ""
+    assert _reason(text) == "looping"
+    assert _reason(text + " And so on.", reference=text) == ""  # what repeats itself in the reference may do so here
 
 
 @pytest.mark.parametrize(

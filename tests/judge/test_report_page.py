@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from foundation.errors import UsageError
+from judge.agree import agree, read_judging
 from judge.commands.report import report
 from judge.files import Files
 from judge.report import words
 from judge.report.bars import Axis, Bar, axis
 from judge.report.collect import collect, labels, load, newest
-from judge.report.compare import compare, paired
+from judge.report.compare import compare
 from judge.report.doubts import doubts
 from judge.report.page import render
 from tests.judge.report_files import Page, made_answers, made_canaries, made_verdicts, write_judging
@@ -53,7 +54,7 @@ def test_the_figures_of_the_page_are_those_of_the_summary(tmp_path: Path) -> Non
     ):
         assert words.interval(low, high) in score
     assert words.percent(main["corrected"]["value"]) in score
-    assert words.percent(summary["stop_rate"]) in score
+    assert words.percent(main["stop_rate"]) in score
     for split, name, rate, passed in (
         ("train", "trained phrasing", "75.0 %", "18of 24"),
         ("phrasing", "held-out phrasing", "50.0 %", "12of 24"),
@@ -65,14 +66,92 @@ def test_the_figures_of_the_page_are_those_of_the_summary(tmp_path: Path) -> Non
         assert line[4] == passed
         assert words.interval(figures["corrected"]["low"], figures["corrected"]["high"]) in line[0]
         assert words.percent(figures["stop_rate"]) in line[0]
-    for section, group in (("families", "by_family"), ("articles", "by_article")):
-        assert len(page.lines[section]) == len(summary[group]) + 1
-    for name, figures in summary["by_family"].items():
-        assert page.line("families", name)[2].startswith(words.percent(figures["pass_rate"]))
-    reasons = summary["reasons"]["FAIL"]
+    reasons = main["reasons"]["FAIL"]
     assert {line[0].removesuffix("lacks what was asked for"): line[1] for line in page.lines["reasons"]}[
         "missing"
     ] == str(reasons["missing"])
+
+
+def test_under_a_headline_of_one_split_stands_nothing_of_the_others(tmp_path: Path) -> None:
+    """Half of the held-out phrasings pass; trained ones pass in three of four, and must not lift any figure."""
+    page, summary = _made(tmp_path, unscored=2)
+    rows = [
+        (answer.item, verdict.verdict)
+        for answer, verdict in zip(made_answers(), made_verdicts(made_answers(), unscored=2), strict=True)
+        if answer.item.split == "phrasing"
+    ]
+    said = [verdict for _, verdict in rows]
+    tiles = page.sections["score"]
+    for name, tile in (("PASS", "PASS"), ("FAIL", "FAIL"), ("UNSCORED", "Unscored")):
+        assert f"{tile}{said.count(name)}" in "".join(tiles.split())
+    assert f"Articles{len({item.article_id for item, _ in rows})}" in "".join(tiles.split())
+    for section, key in (
+        ("families", lambda item: item.family),
+        ("articles", lambda item: item.title),
+        ("types", lambda item: item.prompt_type),
+    ):
+        names = {key(item) for item, _ in rows}
+        assert len(page.lines[section]) == len(names) + 1
+        assert f"({len(names)})" in page.sections[section]
+        assert "Of held-out phrasing alone, as the pass rate above: 24 of 72 answers." in page.sections[section]
+        for name in names:
+            of_name = [verdict for item, verdict in rows if key(item) == name]
+            line = next(line for line in page.lines[section] if line[0] == name)
+            scored = of_name.count("PASS") + of_name.count("FAIL")
+            assert f"{of_name.count('PASS')}of {scored}" in line
+            assert line[2].startswith(words.percent(of_name.count("PASS") / scored))
+            assert line[3] == "0.0 %", "none of its shuffled answers passes"
+    assert "Of held-out phrasing alone" in page.sections["reasons"]
+    links = [str(values["href"]) for tag, values in page.tags if tag == "a"]
+    for kind in ("family", "article", "type", "reason"):
+        found = [one for one in links if one.startswith(f"#{kind}=")]
+        assert found and all(one.endswith("&split=phrasing") for one in found), kind
+    assert "#split=train" in links, "the table by split filters by its own"
+    answers = [answer for answer in made_answers() if answer.item.split == "train"]
+    write_judging(tmp_path / "one.jsonl", answers, made_verdicts(answers))
+    alone = Page(render(collect([tmp_path / "one.jsonl"])))
+    assert "alone" not in alone.sections["families"] and "splits" not in alone.sections["families"]
+    assert not any("&split=" in str(values.get("href")) for _, values in alone.tags)
+
+
+@pytest.mark.parametrize(("passing", "verdict"), [(0, "is clearly above"), (20, "is NOT clearly above")])
+def test_the_headline_is_held_against_its_own_splits_luck(tmp_path: Path, passing: int, verdict: str) -> None:
+    _write(tmp_path, changes={"clearly_above_baseline": None})
+    summary = json.loads(Files(tmp_path / "v.jsonl").summary.read_bytes())
+    summary["by_split"]["phrasing"]["baseline"] = {
+        "passed": passing, "scored": 24, "pass_rate": passing / 24, "low": 0.0, "high": 1.0,
+    }  # fmt: skip
+    Files(tmp_path / "v.jsonl").summary.write_text(json.dumps(summary))
+    page = Page(render(collect([tmp_path / "v.jsonl"])))
+    assert verdict in page.sections["score"]
+    assert ("not clearly above luck" in page.sections["doubts"]) == bool(passing)
+    summary["by_split"]["phrasing"] |= {"pass_rate": None, "low": None, "high": None, "corrected": None}
+    Files(tmp_path / "v.jsonl").summary.write_text(json.dumps(summary))
+    none = Page(render(collect([tmp_path / "v.jsonl"])))
+    assert "clearly above" not in none.sections["score"], "no pass rate, so nothing that could be above"
+
+
+def test_a_long_table_says_that_it_scrolls_and_a_shorter_one_is_whole(tmp_path: Path) -> None:
+    for count, scrolls in ((40, False), (41, True)):
+        answers = [
+            answer.model_copy(update={"item": answer.item.model_copy(update={"article_id": f"a{n}", "title": f"T{n}"})})
+            for n, answer in enumerate(made_answers(count))
+        ]
+        answers = [one.model_copy(update={"item": one.item.model_copy(update={"split": "unseen"})}) for one in answers]
+        write_judging(tmp_path / "v.jsonl", answers, made_verdicts(answers))
+        page = Page(render(collect([tmp_path / "v.jsonl"])))
+        assert f"By article ({count})" in page.sections["articles"]
+        assert ("41 rows: scroll" in page.sections["articles"]) == scrolls
+        assert [values.get("class") for tag, values in page.tags if tag == "div"].count("tall") == scrolls
+
+
+def test_one_is_not_many(tmp_path: Path) -> None:
+    answers = made_answers(1)
+    write_judging(tmp_path / "v.jsonl", answers, made_verdicts(answers), judged=[])
+    page = Page(render(collect([tmp_path / "v.jsonl"])))
+    assert not [text for text in page.sections.values() if re.search(r"\b1 (answers|questions|articles)\b", text)]
+    assert "1 answer" in page.sections["rows"]
+    assert words.shown("x" * 6001).endswith("[1 more character]")
 
 
 def test_every_answer_is_there_with_all_that_belongs_to_it(tmp_path: Path) -> None:
@@ -98,9 +177,9 @@ def test_prompt_types_are_counted_from_the_rows(tmp_path: Path) -> None:
     page, summary = _made(tmp_path, unscored=2)
     lines = [page.line("types", name) for name in ("choice/four", "truth/true", "wh/when", "wh/who")]
     assert len(page.lines["types"]) == 5
-    passed = [int(line[3].partition("of")[0]) for line in lines]
-    assert sum(passed) == summary["passed"]
-    assert sum(int(line[-1]) for line in lines) == summary["counts"]["UNSCORED"] == 2
+    main = summary["by_split"]["phrasing"]
+    assert sum(int(line[4].partition("of")[0]) for line in lines) == main["passed"]
+    assert sum(int(line[-1]) for line in lines) == main["counts"]["UNSCORED"] == 1
 
 
 def test_a_refused_score_shows_no_pass_rate_anywhere(tmp_path: Path) -> None:
@@ -150,11 +229,18 @@ def test_the_canaries_stand_there_with_those_judged_wrongly(tmp_path: Path) -> N
 
 def test_the_doubts_follow_the_figures(tmp_path: Path) -> None:
     _write(tmp_path, "calm.jsonl")
-    _write(tmp_path, "poor.jsonl", wrong=2, floors={}, changes={"clearly_above_baseline": False, "stop_rate": 0.4})
+    _write(tmp_path, "poor.jsonl", wrong=2, floors={})
+    summary = json.loads(Files(tmp_path / "poor.jsonl").summary.read_bytes())
+    main = summary["by_split"]["phrasing"]
+    main["baseline"], main["stop_rate"] = (
+        {name: main[name] for name in ("passed", "scored", "pass_rate", "low", "high")},
+        0.4,
+    )
+    Files(tmp_path / "poor.jsonl").summary.write_text(json.dumps(summary))
     calm, poor = (doubts(load(tmp_path / name)) for name in ("calm.jsonl", "poor.jsonl"))
     assert 3 <= len(calm) <= 6
     assert 3 <= len(poor) <= 6
-    assert any("12 articles" in one for one in calm)
+    assert any("4 articles" in one for one in calm), "of those behind the headline"
     assert not any("trained on" in one for one in calm)  # the headline is of held-out phrasings alone
     assert not any("lenient" in one or "luck" in one for one in calm)
     assert poor[0].startswith("The rate is not clearly above luck")
@@ -229,13 +315,23 @@ def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
     assert "30 questions were scored in both, of 72" in compare(one, fewer).warning
 
 
-def test_the_interval_of_a_paired_difference() -> None:
-    value, low, high = paired(20, 5, 100)
-    assert value == 0.15
-    # (21/102 - 6/102) ± 1.96 sqrt((27/102 - (15/102)²) / 102), by hand
-    assert (low, high) == (pytest.approx(0.0516, abs=5e-4), pytest.approx(0.2426, abs=5e-4))
-    assert paired(0, 0, 10)[1] < 0 < paired(0, 0, 10)[2]
-    assert paired(3, 0, 3)[2] == 1.0
+def test_two_judgings_differ_by_one_figure_on_the_page_and_in_judge_agree(tmp_path: Path) -> None:
+    answers = made_answers()
+    for name, better in (("a.jsonl", 0), ("b.jsonl", 1)):
+        write_judging(tmp_path / name, answers, made_verdicts(answers, better=better))
+    one, other = collect([tmp_path / "a.jsonl", tmp_path / "b.jsonl"])
+    whole = compare(one, other).changes[0]
+    told = agree(*(read_judging(tmp_path / name) for name in ("b.jsonl", "a.jsonl")))["difference"]
+    assert {name: getattr(whole, name) for name in ("value", "low", "high")} == told
+
+
+def test_one_student_judged_twice_is_two_judgings(tmp_path: Path) -> None:
+    for name, checkpoint in (("a.jsonl", "run/step-1"), ("b.jsonl", "run/step-1"), ("c.jsonl", "run/step-2")):
+        _write(tmp_path, name, checkpoint=checkpoint)
+    a, b, c = (tmp_path / name for name in ("a.jsonl", "b.jsonl", "c.jsonl"))
+    same, differ = Page(render(collect([a, b]))), Page(render(collect([a, c])))
+    assert (same.title, differ.title) == ("2 judgings compared", "2 students compared")
+    assert "Judging" in same.sections["rows"] and "Student" not in same.sections["rows"]
 
 
 def test_an_axis_holds_all_and_no_more() -> None:
@@ -265,7 +361,7 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     source.write_bytes(whole)
     lines = judged.splitlines(keepends=True)
     out.write_bytes(b"".join(lines[:-1]))
-    with pytest.raises(UsageError, match="71 verdicts on 72 answers"):
+    with pytest.raises(UsageError, match="71 verdicts on 72 answers do not fit"):
         load(out)
     out.write_bytes(b"".join([lines[1], lines[0], *lines[2:]]))
     with pytest.raises(UsageError, match="on another answer"):
@@ -274,6 +370,11 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="their counts differ"):
         load(out)
     out.write_bytes(judged)
+    shuffled = Files(out).shuffled.read_bytes()
+    Files(out).shuffled.write_bytes(b"".join(shuffled.splitlines(keepends=True)[1:]))
+    with pytest.raises(UsageError, match="of other answers"):
+        load(out)
+    Files(out).shuffled.write_bytes(shuffled)
     Files(out).canaries.write_text("{}\n")
     with pytest.raises(UsageError, match="no judged canary"):
         load(out)
@@ -318,6 +419,8 @@ def test_the_command_takes_the_newest_judging_and_answers_in_json(tmp_path: Path
         with pytest.raises(UsageError, match=what):
             report([tmp_path / "old.jsonl"], out=tmp_path / out, title="", answers=[], as_json=False)
     assert (tmp_path / "old.jsonl").read_bytes() == before
+    with pytest.raises(UsageError, match="name the verdicts, not their summary: .*old.jsonl$"):
+        load(Files(tmp_path / "old.jsonl").summary)
     assert "no such file of verdicts" in run("judge", "report", "none.jsonl", cwd=tmp_path, code=2).stderr
 
 

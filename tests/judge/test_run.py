@@ -12,6 +12,7 @@ import pytest
 
 from foundation.errors import UsageError
 from foundation.workspace import Workspace
+from judge.cache import FILE
 from judge.canaries import Judged
 from judge.files import Files, read_answers
 from judge.rules import RulesGrader
@@ -41,6 +42,7 @@ def workspace(tmp_path: Path) -> Path:
 
 
 def test_verdicts_stand_in_the_order_of_the_answers_and_the_summary_adds_up(workspace: Path) -> None:
+    (workspace / "deep").mkdir()
     out = workspace / "deep" / "v.jsonl"
     summary = judge(workspace / "answers.jsonl", out, RulesGrader(), Workspace(workspace))
     verdicts = verdicts_of(out)
@@ -255,6 +257,13 @@ def test_wrong_use_is_refused(workspace: Path) -> None:
     with pytest.raises(UsageError, match="names the file of answers"):
         judge(fellow, workspace / "v.jsonl", RulesGrader(), place)
     fellow.rename(path)
+    for name in (FILE, f"{FILE}-wal", f"{FILE}-shm"):  # it is open while the verdicts are put in place
+        with pytest.raises(UsageError, match="names the cache of verdicts"):
+            judge(path, workspace / "train" / name, RulesGrader(), place)
+    (workspace / "train").mkdir()
+    (workspace / "v.jsonl.summary.json").symlink_to(workspace / "train" / FILE)
+    with pytest.raises(UsageError, match="names the cache of verdicts"):
+        judge(path, workspace / "v.jsonl", RulesGrader(), place)
     with pytest.raises(UsageError, match="names a folder"):
         judge(path, workspace, RulesGrader(), place)
     assert path.read_bytes() == before

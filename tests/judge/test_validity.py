@@ -100,9 +100,12 @@ def test_too_many_unscored_make_the_run_invalid_and_leave_the_figures(workspace:
     assert (enough["valid"], enough["problems"], enough["scored"]) == (True, [], 49)
     many = _judge(workspace, grader(2), answers, baseline=False)
     assert (many["valid"], many["refused"], many["scored"], many["pass_rate"]) == (False, False, 48, 1.0)
-    assert many["problems"] == ["the run is invalid: 2 of 50 answers are unscored (4.0%, at most 2% may be): parse 2"]
+    (problem,) = many["problems"]
+    assert problem.startswith("the run is invalid: 2 of 50 answers are unscored (4.0%, at most 2% may be): parse 2; `parse`")
+    assert "no verdict that could be read" in problem
     none = _judge(workspace, grader(50), answers, baseline=False)
-    assert none["problems"] == ["no answer could be scored, so there is no pass rate (parse 50)"]
+    assert none["problems"][0].startswith("no answer could be scored, so there is no pass rate (parse 50; `parse`: ")
+    assert len(none["problems"]) == 1
     assert (none["valid"], none["pass_rate"], none["corrected"], none["clustered"]) == (False, None, None, None)
     assert none["counts"] == {"PASS": 0, "FAIL": 0, "UNSCORED": 50}
 
@@ -116,6 +119,10 @@ def test_an_empty_reference_is_unscored_and_nobody_is_asked(workspace: Path) -> 
     assert (last.verdict, last.reason) == ("UNSCORED", "reference")
     assert all(answer.item.id != "empty" for answer, _ in grader.asked)
     assert (summary["scored"], summary["pass_rate"], summary["valid"]) == (4, 1.0, False)
+    # and the sentence says what that means and what to do
+    (problem,) = summary["problems"]
+    assert "reference 1; `reference`: the reference is empty" in problem
+    assert "make the answers again with `trainer answer`, or leave those rows out" in problem
 
 
 def test_canaries_that_the_engine_failed_on_make_the_run_invalid(workspace: Path) -> None:
@@ -131,6 +138,64 @@ def test_canaries_that_the_engine_failed_on_make_the_run_invalid(workspace: Path
     summary = _judge(workspace, grader, answers, baseline=False)
     assert summary["refused"]
     assert any("“reference”" in problem and "could score none" in problem for problem in summary["problems"])
+
+
+def test_each_split_must_bear_its_own_figures(workspace: Path) -> None:
+    # given few unscored of all answers, but many of the held-out phrasings, which are the headline
+    held = dated_answers(50)
+    trained = [
+        answer.model_copy(
+            update={"item": answer.item.model_copy(update={"id": f"t{answer.item.id}", "split": "train"})}
+        )
+        for answer in dated_answers(150)
+    ]
+    lost = {answer.item.id for answer in held[:3]}
+
+    def say(answer: Answer, vote: int) -> str:
+        return "parse" if answer.item.id in lost and is_students(answer) else honest(answer)
+
+    summary = _judge(workspace, Scripted(say), [*held, *trained], baseline=False)
+    # then the run is invalid, and the sentence names the split as people know it
+    assert summary["counts"]["UNSCORED"] == 3 <= MAX_UNSCORED * 200
+    assert not summary["valid"]
+    (problem,) = summary["problems"]
+    assert "3 of 50 answers of held-out phrasing are unscored (6.0%" in problem
+
+
+def test_a_judge_that_keeps_silent_on_canaries_does_not_escape_its_floor(workspace: Path) -> None:
+    # given a judge that gets negations wrong, and gives a verdict on few of them
+    def negated(answer: Answer) -> bool:
+        return answer.text.startswith("It is not true")
+
+    spoken: list[str] = []
+
+    def mute(answer: Answer, vote: int) -> str:
+        if not negated(answer):
+            return honest(answer)
+        spoken.append(answer.item.id)
+        return "PASS" if len(set(spoken)) <= 3 else "parse"
+
+    summary = _judge(workspace, Scripted(mute, {"negation": 0.75}), dated_answers(30), baseline=False)
+    found = summary["canaries"]["classes"]["negation"]
+    assert found["n"] - found["unscored"] == 3 < found["n"]
+    assert (found["ok"], summary["refused"], summary["pass_rate"]) == (False, True, None)
+
+    # and one that is right wherever it speaks is not put to the test by that
+    def quiet(answer: Answer, vote: int) -> str:
+        return "parse" if negated(answer) else honest(answer)
+
+    summary = _judge(workspace, Scripted(quiet, {"reference": 0.9}, identity="2"), dated_answers(30), baseline=False)
+    assert (summary["valid"], summary["refused"]) == (False, False)
+    (problem,) = summary["problems"]
+    assert f"{found['n']} of " in problem
+    assert "canaries are unscored" in problem
+
+    # and of one that is right, but on too few, it is said so
+    def seldom(answer: Answer, vote: int) -> str:
+        return "parse" if negated(answer) and answer.item.id not in spoken[:1] else honest(answer)
+
+    summary = _judge(workspace, Scripted(seldom, {"negation": 0.75}, identity="3"), dated_answers(30), baseline=False)
+    assert "the judge could score only 1, too few to tell" in summary["problems"][0]
 
 
 def test_the_pass_rate_stands_corrected_and_with_its_articles_beside(workspace: Path) -> None:
@@ -186,7 +251,7 @@ def test_a_server_that_fails_on_everything_is_said_and_asked_again(workspace: Pa
         judge_settings(workspace, server, "canaries = 8")
         done = run(*JUDGE, cwd=workspace)
         summary = json.loads(Files(workspace / "v.jsonl").summary.read_text())
-    assert "no answer could be scored, so there is no pass rate (engine 9)" in done.stderr
+    assert "no answer could be scored, so there is no pass rate (engine 9; `engine`: " in done.stderr
     assert "\x1b" not in done.stderr  # what a server says does not reach the terminal as it is
     assert (summary["valid"], summary["counts"]["UNSCORED"]) == (False, 9)
 

@@ -21,16 +21,26 @@ print("child", child.pid, flush=True)
 
 
 @pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    """Run the text of a module as a stage."""
+def lane_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    """Run the text of a module as a stage of a lane."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"))
     (tmp_path / "modules").mkdir()
     (tmp_path / "w").mkdir()
 
-    def run(text: str, *arguments: str, signals: Signals | None = None) -> Ended:
+    def run(lane: Lane, text: str, *arguments: str) -> Ended:
         (tmp_path / "modules" / "a_stage.py").write_text(text)
-        lane = Lane(mark=tmp_path.name, folder=tmp_path / "w", signals=signals or Signals())
         return run_stage(lane, "a_stage", arguments, name="the stage", log=tmp_path / "log")
+
+    return run
+
+
+@pytest.fixture
+def stage(lane_stage, tmp_path: Path):  # type: ignore[no-untyped-def]
+    """Run the text of a module as a stage of a lane without a GPU."""
+
+    def run(text: str, *arguments: str, signals: Signals | None = None) -> Ended:
+        lane = Lane(mark=tmp_path.name, folder=tmp_path / "w", signals=signals or Signals())
+        return lane_stage(lane, text, *arguments)
 
     return run
 
@@ -143,3 +153,39 @@ def test_a_folder_of_the_workspace_is_no_package(stage, tmp_path: Path) -> None:
     (tmp_path / "w" / "json").mkdir()
     (tmp_path / "w" / "json" / "__init__.py").write_text("raise SystemExit(9)")
     assert stage("import json; json.dumps({})").code == 0
+
+
+class PretendedGpu:
+    """In place of NVML, which needs a card: `used` bytes on one GPU, and the processes that are at work there."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, used: int) -> None:
+        self.used, self.pids = used, set[int]()
+        for module in ("trainer.stages", "foundation.processes"):
+            monkeypatch.setattr(f"{module}.gpu_memory_used", lambda visible=None: [self.used])
+            monkeypatch.setattr(f"{module}.gpu_processes", lambda among, visible=None: self.pids & set(among))
+
+
+def test_memory_that_others_took_meanwhile_is_not_waited_for(
+    lane_stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    gpu = PretendedGpu(monkeypatch, 1 << 30)
+    lane = Lane(mark=tmp_path.name, folder=tmp_path / "w", signals=Signals(), gpu=True)
+    assert lane_stage(lane, "pass").code == 0
+    gpu.used = 9 << 30  # somebody else's program began between two stages
+    began = time.monotonic()
+    ended = lane_stage(lane, "pass")
+    assert time.monotonic() - began < 20, "it waited for memory that no stage of ours took"
+    assert ended.gpu_seconds == 0.0
+
+
+def test_how_long_the_gpu_was_held_is_counted_for_a_short_stage_too(
+    lane_stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    gpu = PretendedGpu(monkeypatch, 1 << 30)
+    lane = Lane(mark=tmp_path.name, folder=tmp_path / "w", signals=Signals(), gpu=True)
+    monkeypatch.setattr("trainer.stages.marked", lambda *_: [4711])
+    monkeypatch.setattr("trainer.stages.end_leftovers", lambda *_: gpu.pids.clear())
+    gpu.pids = {4711}
+    ended = lane_stage(lane, "import time; time.sleep(2)")
+    assert ended.gpu_seconds is not None
+    assert 1 <= ended.gpu_seconds <= ended.seconds + 0.1  # it is told to a tenth
