@@ -1,11 +1,11 @@
 """The graders that are language models: `openai` asks a server that runs already, `vllm` starts one of its own.
 
 Guarantees: one outcome a request; requests are made as they are sent, so memory does not grow with their number; a reply that
-was cut off is asked for once more with twice the room, as far as `judge.context` has it, and if the server says that this is
-too much, then the first reply counts; a server that was started is gone, with all its children, when
-`ready` ends, and holds its device until then. An engine that dies or hangs ends the run with a message that says so: what was
-judged is kept, and the next run goes on. Cost: the engine's start (vllm), then the model's thinking; CPU beside it, see
-`benchmarks/judge.py`. Misses: whether the model is any good at judging; the canaries tell.
+was cut off is asked for once more with twice the room, as far as `judge.context` has it; if the server has less, the first
+reply counts. A server that was started is gone, with all its children, when `ready` ends, and holds its device until then. An
+engine that dies or hangs ends the run with a message that says so: what was judged is kept, and the next run goes on.
+Cost: the engine's start (vllm), then the model's thinking; CPU beside it, see `benchmarks/judge.py`.
+Misses: whether the model is any good at judging; the canaries tell.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Guarantees: the same for every grader, before any model is asked; the reference itself, and what holds more than the
 question or an opener, never fails here, nor does an opener or a label that the reference or an option has too ("Analysis.",
-"Answer: First"). Cost: about 0.1 ms for an answer of 100 words. Misses: an echo with words changed, and openers that are
+"Answer: First"). Cost: about 0.2 ms for an answer of 100 words. Misses: an echo with words changed, and openers that are
 not listed; both are left to the grader.
 """
 

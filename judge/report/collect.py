@@ -171,7 +171,7 @@ def load(path: Path, answers: Sequence[Path] = ()) -> Judging:
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"this summary lacks what it should have: {error}", where=str(place), mend=AGAIN) from error
     _check(path, said, verdicts, counts)
-    luck = _luck(Files(path).shuffled, said) or [None] * len(said)
+    luck: Sequence[Verdict | None] = _luck(Files(path).shuffled, said) or [None] * len(said)
     rows = [Row(*row) for row in zip(said, verdicts, luck, strict=True)]
     return Judging(
         path=path,

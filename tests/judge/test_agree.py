@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,28 @@ def test_a_judging_that_doubts_itself_is_quoted(answers: Path, tmp_path: Path) -
         "A's judging itself says: Below a floor.",
     ]
     assert (found["kappa"]["value"], found["mcnemar_p"], found["disagreements"]) == (1.0, 1.0, [])
+
+
+def test_of_a_refused_score_no_pass_rate_is_told(answers: Path, tmp_path: Path) -> None:
+    write_judging(tmp_path / "one.jsonl", answers, A, "one", refused=True, problems=["the pass rate is refused: so."])
+    write_judging(tmp_path / "two.jsonl", answers, B, "two")
+    for sides in (("one", "two"), ("two", "one")):
+        found = run_json("judge", "agree", *(f"{name}.jsonl" for name in sides), cwd=tmp_path)
+        refused, sound = (found["ab"[sides.index(name)]] for name in ("one", "two"))
+        assert [refused[key] for key in ("refused", "pass_rate", "low", "high")] == [True, None, None, None]
+        assert (sound["refused"], sound["pass_rate"]) == (False, pytest.approx(23 / 39, abs=1e-6))
+        # counts and agreement stay; no difference does, of no group either
+        assert (refused["passed"], refused["scored"], found["agreement"]["count"]) == (14, 39, 27)
+        groups = [found, *found["by_split"].values(), *found["by_family"].values()]
+        assert len(groups) == 5
+        assert all(own["difference"] is None and own["kappa"] for own in groups)
+        side = "AB"[sides.index("one")]
+        assert any(note.startswith(f"{side}'s score is refused") for note in found["notes"])
+    shown = run("judge", "agree", "one.jsonl", "two.jsonl", cwd=tmp_path).stdout
+    assert "fingerprint of-one, its score is refused" in shown
+    assert "fingerprint of-two, passes 59.0 %" in shown
+    assert "points (95 %)" in shown
+    assert not re.search(r"[+-]\d+\.\d \(", shown)  # the column of differences is empty
 
 
 def test_the_other_order_says_the_same(answers: Path, tmp_path: Path) -> None:

@@ -200,6 +200,26 @@ def test_a_judging_that_doubts_itself_is_quoted(tmp_path: Path) -> None:
     assert "No label is on unseen article" in found["bottom_line"][0]
 
 
+def test_of_a_refused_score_no_pass_rate_is_told(tmp_path: Path) -> None:
+    easy = {"tpr": stats.as_json(stats.rate(200, 200)), "fpr": stats.as_json(stats.rate(15, 200)), "kappa": None}
+    found = _calibrate(tmp_path, _labels(), refused=True, problems=["the pass rate is refused: so."], canaries=easy)
+    judging = found["judging"]
+    assert found["refused"]
+    assert [judging[key] for key in ("pass_rate", "low", "high", "corrected")] == [None] * 4
+    # the counts stay, and what people say of what it passes and fails, which leans on no judge
+    assert (judging["passed"], judging["scored"], found["agreement"]["count"]) == (24, 79, 70)
+    assert judging["weighted"]["value"] == pytest.approx(25 / 79, abs=1e-5)
+    said = " ".join(found["bottom_line"])
+    assert "Its score is refused: neither its pass rate is told" in said
+    assert "30.4 %" not in said  # 24 of 79
+    for words in ("The judge passes", "believed in the main", "Believe the pass rate", "cannot be corrected"):
+        assert words not in said
+    # nor does a judge that people agree with get it back
+    good = _calibrate(tmp_path, _labels("P" * 30 + "F" * 30), "P" * 30 + "F" * 30, refused=True)
+    assert not any("believed in the main" in line for line in good["bottom_line"])
+    assert not _calibrate(tmp_path, _labels())["refused"]
+
+
 def test_figures_of_nothing_are_none() -> None:
     found = figures([])
     assert (found["agreement"]["value"], found["kappa"], found["tpr"]["pass_rate"]) == (None, None, None)

@@ -145,26 +145,26 @@ def test_the_controls_narrow_and_the_address_keeps_it(tmp_path: Path) -> None:
     """
     assert _told(text, tmp_path, script).split(" | ") == [
         "72", "36", "#verdict=FAIL", "18", "#verdict=FAIL&split=unseen", "#q=contradicted%205&verdict=FAIL&split=unseen",
-        "72", "#rows", "6", "#split=phrasing&article=a1", "a1", "q",
+        "72", "#rows", "6", "#article=a10&split=phrasing", "a10", "q",
     ]  # fmt: skip
 
 
 def test_tables_are_sorted_and_snippets_lent(tmp_path: Path) -> None:
     text = _page(tmp_path)
     script = """
-      const column = (at) => all('#articles tbody tr').map((line) => line.cells[at].dataset.key);
-      const heads = all('#articles thead button');
+      const column = (at) => all('#types tbody tr').map((line) => line.cells[at].dataset.key);
+      const heads = all('#types thead button');
       heads[1].click(); const down = column(2).map(Number);
       heads[1].click(); const up = column(2).map(Number);
       heads[0].click(); const names = column(0);
       const fine = [down.every((one, at) => !at || down[at - 1] >= one), up.every((one, at) => !at || up[at - 1] <= one),
-        down[0] > down[11], names[0] + names[2]];
+        down[0] > down[3], names[0] + names[2]];
       const one = $('.q:nth-of-type(3) .passage'); one.open = true; await wait();
       fine.push(one.querySelector('.lent').textContent === $('#p' + one.closest('.q').dataset.passage + ' .text').textContent);
       fine.push(getComputedStyle($('#passages')).display);
       document.title = fine.join(' | ');
     """
-    assert _told(text, tmp_path, script) == "true | true | true | Battle 0Battle 10 | true | none"
+    assert _told(text, tmp_path, script) == "true | true | true | choice/fourwh/when | true | none"
 
 
 def test_two_students_are_filtered_by_what_changed(tmp_path: Path) -> None:

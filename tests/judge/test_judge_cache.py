@@ -6,6 +6,7 @@ import contextlib
 import random
 import signal
 import sqlite3
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from tests.judge.runs import (
     verdicts_of,
     write,
 )
-from tests.support.commands import run_json
+from tests.support.commands import run, run_json
 from tests.support.disk import small_disk
 from tests.support.fault_server import FaultServer, fault_server, reply
 
@@ -206,6 +207,20 @@ def test_a_verdict_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_looking_makes_no_cache(tmp_path: Path) -> None:
     assert known(tmp_path / "train", ["0" * 24]) == {}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_looks_where_nothing_can_be_written(tmp_path: Path) -> None:
+    with small_disk(tmp_path, 4) as disk:
+        (disk / "factory.toml").touch()
+        write(disk / "answers.jsonl", dated_answers(8))
+        graded = _judge(disk, RulesGrader())["graded"]
+        remount = ["mount", "-o", "remount,ro", str(disk)]
+        if subprocess.run(remount, capture_output=True).returncode:
+            pytest.skip("a tmpfs cannot be made read-only here")
+        planned = run_json(*JUDGE, "--dry-run", cwd=disk)
+        assert planned["ask"] == 0
+        assert sum(part["kept"] for part in planned["parts"].values()) == graded > 8
+        assert "read-only" in run(*JUDGE, cwd=disk, code=1).stderr
 
 
 @pytest.mark.parametrize("how", ["text", "torn", "other program", "later version", "odd row"])

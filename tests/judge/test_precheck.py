@@ -101,7 +101,13 @@ def test_an_opener_stays_one_where_the_reference_only_shares_a_word_with_it() ->
     assert _reason(f"{WHEN} Answer:", reference="No answer came.") == "echo"
 
 
-POINTS = ("began in July 1943", "was won by the Red Army", "lasted until 23 August", "cost 54,000 men", "saw many tanks")
+POINTS = (
+    "began in July 1943",
+    "was won by the Red Army",
+    "lasted until 23 August",
+    "cost 54,000 men",
+    "saw many tanks",
+)
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,9 @@ def test_too_many_unscored_make_the_run_invalid_and_leave_the_figures(workspace:
     many = _judge(workspace, grader(2), answers, baseline=False)
     assert (many["valid"], many["refused"], many["scored"], many["pass_rate"]) == (False, False, 48, 1.0)
     (problem,) = many["problems"]
-    assert problem.startswith("the run is invalid: 2 of 50 answers are unscored (4.0%, at most 2% may be): parse 2; `parse`")
+    assert problem.startswith(
+        "the run is invalid: 2 of 50 answers are unscored (4.0%, at most 2% may be): parse 2; `parse`"
+    )
     assert "no verdict that could be read" in problem
     none = _judge(workspace, grader(50), answers, baseline=False)
     assert none["problems"][0].startswith("no answer could be scored, so there is no pass rate (parse 50; `parse`: ")

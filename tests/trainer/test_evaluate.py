@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +133,7 @@ def test_the_command_writes_answers_and_summaries(
     trained: tuple[Workspace, Summary], evaluation: Evaluation, tmp_path: Path
 ) -> None:
     workspace, summary = trained
-    out = tmp_path / "eval/answers.jsonl"
+    out = tmp_path / "answers.jsonl"
     asked = ("--limit", str(LIMIT), "--max-tokens", "60", "--out", str(out))
     told = run_json("trainer", "eval", *asked, cwd=workspace.root)
     rows = [Measured.model_validate_json(line) for line in out.read_text().splitlines()]
@@ -141,6 +145,58 @@ def test_the_command_writes_answers_and_summaries(
     assert (told["checkpoint"], told["step"]) == (f"main/step-{summary.step:06d}", summary.step)
     same = {key: value for key, value in told.items() if key != "seconds"}
     assert same == {key: value for key, value in json.loads(json.dumps(evaluation.summary)).items() if key != "seconds"}
+
+
+@pytest.mark.parametrize("command", ["eval", "answer"])
+def test_an_out_that_cannot_be_is_refused_before_anything_is_loaded(command: str, tmp_path: Path) -> None:
+    (tmp_path / FILE).touch()
+    for out, what in (
+        (".", "names a folder"),
+        ("none/a.jsonl", "does not exist"),
+        (f"{FILE}/a.jsonl", "does not exist"),
+    ):
+        code = (
+            f"import sys; sys.argv = ['trainer', '{command}', '--out', '{out}']\nfrom trainer.cli import main\n"
+            "try: main()\nfinally: print('torch' in sys.modules)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout) == (2, "False\n"), done.stderr
+        assert what in done.stderr and f"where: {out}" in done.stderr and "mend:" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+def test_the_runs_own_summary_is_kept_if_out_fails(
+    copied: Workspace, evaluation: Evaluation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "taken"
+    gone.write_text("in the way since the measuring began")
+    with pytest.raises(OSError):
+        eval_command._write(copied, evaluation, gone / "answers.jsonl")
+    kept = copied.train / f"runs/main/eval-step-{evaluation.summary['step']:06d}.json"
+    assert json.loads(kept.read_text())["splits"] == json.loads(json.dumps(evaluation.summary["splits"]))
+    assert f"kept all the same: {kept}" in capsys.readouterr().err
+
+
+def test_ctrl_c_says_that_nothing_is_kept(copied: Workspace) -> None:
+    for kept in copied.train.glob("runs/main/eval-*"):  # of another test
+        kept.unlink()
+    before = sorted(copied.train.glob("runs/main/*"))
+    command = [sys.executable, "-m", "trainer.cli", "eval", "--limit", "200", "--out", str(copied.root / "out.jsonl")]
+    code = f"import signal, os; signal.signal(signal.SIGINT, signal.default_int_handler); os.execv({sys.executable!r}, {command!r})"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=copied.root, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stderr is not None
+        seen = ""
+        while "answered" not in seen and (line := process.stderr.readline()):
+            seen += line
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert process.returncode == 130, seen + said
+    assert "stopped before the end: nothing of this is kept" in said
+    assert sorted(copied.train.glob("runs/main/*")) == before
+    assert not (copied.root / "out.jsonl").exists()
 
 
 def test_a_person_reads_what_it_found(trained: tuple[Workspace, Summary]) -> None:

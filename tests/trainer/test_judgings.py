@@ -10,7 +10,7 @@ import pytest
 
 from tests.trainer.written_run import fill
 from trainer.judgings import Lowest, apart, best_loss, by_round, cost, kept_steps
-from trainer.metrics import METRICS, History, Metric, RoundPoint
+from trainer.metrics import METRICS, History, Metric, RoundPoint, best_judged
 
 
 def wilson(passed: int, of: int) -> dict[str, float]:
@@ -70,6 +70,14 @@ def test_times_of_old_lines_that_differ_by_split_count_as_the_longest() -> None:
         point(1, "unseen", seconds={"train": 60, "answer": 7}),
     ]
     assert cost(points).seconds == {"train": 60, "answer": 7, "judge": 1}
+
+
+def test_the_best_judged_is_the_latest_of_equals_and_none_where_nothing_is_right() -> None:
+    points = [point(1, pass_rate=0.3), point(3, pass_rate=0.3), point(2, pass_rate=0.3), point(4, pass_rate=0.2)]
+    assert best_judged(points) == points[1]
+    none = [point(number, pass_rate=0.0, low=0.0, high=0.1) for number in (1, 2)]
+    assert best_judged(none) is None, "the one trained least is not the best"
+    assert best_judged([*none, points[-1]]) == points[-1]
 
 
 def measured(folder: Path, losses: dict[int, float]) -> History:

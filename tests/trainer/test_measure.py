@@ -105,9 +105,9 @@ def test_figures_of_many_answers() -> None:
     assert (told["all_facts"]["some"], told["ended"]["some"], told["loops"]["some"]) == (2, 3, 0)
     assert told["repetition"] == {"mean": 0.0, "of": 4}, "the empty one repeats nothing, nor does it not"
     assert (told["tokens"]["mean"], told["reference_tokens"]["mean"], told["length"]) == (8, 4, 2)
-    assert told["memorised"] == {"median": 8, "p90": 12}
-    assert told["covered"] == {"mean": (0 + 1 + 0.75 + 1) / 4, "of": 4}
-    assert (told["all_memorised"]["some"], told["all_memorised"]["of"]) == (2, 4)
+    assert told["memorised"] == {"median": 12, "p90": 12}
+    assert told["covered"] == {"mean": pytest.approx((1 + 0.75 + 1) / 3, abs=1e-6), "of": 3}
+    assert (told["all_memorised"]["some"], told["all_memorised"]["of"]) == (2, 3)
     assert told["parroted"]["some"] == 1, "word for word, and none of what was asked"
 
 
@@ -118,6 +118,19 @@ def test_what_was_not_measured_is_none_and_not_zero() -> None:
     only = figures([measure(item("Did he?", "He did so."), "Yes.", [1], True, 3, Span())])
     assert (only["facts"], only["all_facts"], only["parroted"]) == (None, None, None)
     assert {key: value for key, value in gap(only, told).items() if value} == {}
+
+
+def test_an_answer_too_short_for_a_run_is_not_counted_as_one_without() -> None:
+    long, short = row("a b c d e f g h", [*range(8)], span=8), row("1945", [1, 2, 3, 4, 5, 6, 7])
+    assert (long.covered, short.covered) == (1.0, None)
+    told = figures([long, short, short])
+    assert told["memorised"] == {"median": 8, "p90": 8}
+    assert told["covered"] == {"mean": 1.0, "of": 1}
+    for name in ("all_memorised", "parroted"):
+        assert (told[name]["some"], told[name]["of"]) == (1, 1), name
+    only = figures([short])
+    assert [only[name] for name in ("memorised", "covered", "all_memorised", "parroted")] == [None] * 4
+    assert only["facts"] == {"mean": 0.5, "of": 1}, "its facts are"
 
 
 def test_families_apart_and_the_gap_between_splits() -> None:
@@ -131,5 +144,5 @@ def test_families_apart_and_the_gap_between_splits() -> None:
     assert told["facts"] == {"value": 0.5}
     assert told["tokens"] == {"value": 3.5 - 3.5}
     assert told["length"] == {"value": 0.5}, "medians of 1, 1, 1, 0.5 and of 0.5, 0.5, 0.5, 2"
-    assert told["memorised"] == {"value": 0}
-    assert told["covered"] == {"value": -0.25}
+    assert told["memorised"] is None
+    assert told["covered"] is None, "no trained answer is long enough"
