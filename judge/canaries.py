@@ -26,6 +26,7 @@ RIGHT: Final[frozenset[Kind]] = frozenset({"reference", "sibling"})
 WRONG: Final[frozenset[Kind]] = frozenset({"other-row", "wrong-number", "wrong-name", "negation"})
 # With fewer scored than this a class neither passes nor fails: one slip would decide.
 FEW = 8
+BY_RULE = 0.99
 
 # What a model of some 4 billion parameters must reach to be worth asking: about what its like reach, less the slack that 20
 # canaries of a kind need (a judge that is right in 97 % of all cases gets fewer than 18 of 20 once in 50 runs).
@@ -140,7 +141,8 @@ def _class(kind: Kind, rows: Sequence[Judged], floor: float | None) -> dict[str,
     if floor is not None and rows and (not scored or len(rows) >= FEW > len(scored)):
         ok = False
     elif floor is not None and share.value is not None and len(scored) >= FEW:
-        ok = share.value >= floor
+        # One slip alone is no proof, but where a rule settles it before any model.
+        ok = share.value >= floor or (len(scored) - share.passed == 1 and floor < BY_RULE)
     return {
         "expected": "PASS" if kind in RIGHT else "FAIL",
         "n": len(rows),

@@ -26,11 +26,13 @@ _OPENS = re.compile(
 
 @dataclass(frozen=True)
 class Options:
-    """`marks[i]`: the forms only option i has. `labels` is empty for "this or that?"."""
+    """`marks[i]`: the forms only option i has. `labels` is empty for "this or that?". `within[i]`: whether all that option i
+    says stands in another one ("31 days" in "fewer than 31 days"), so that naming that one names it too."""
 
     texts: tuple[str, ...]
     labels: tuple[str, ...]
     marks: tuple[tuple[Fact, ...], ...]
+    within: tuple[bool, ...]
     right: int
 
     @property
@@ -67,8 +69,13 @@ def find(question: str, reference: Read, known: frozenset[str], label: str) -> O
     if not texts:
         return None
     options = [read(text) for text in texts]
-    marks = tuple(_marks(option, [other for other in options if other is not option], known) for option in options)
-    found = Options(texts, labels, marks, right=0)
+    others = [[other for other in options if other is not option] for option in options]
+    marks = tuple(_marks(option, rest, known) for option, rest in zip(options, others, strict=True))
+    within = tuple(
+        any(all(holds(other.tokens, fact) for fact in own) for other in rest)
+        for own, rest in zip(marks, others, strict=True)
+    )
+    found = Options(texts, labels, marks, within, right=0)
     if label in labels:
         return replace(found, right=labels.index(label))
     stated = [at for at in range(len(texts)) if found.states(reference, at)]
@@ -86,20 +93,26 @@ def texts_of(question: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     left, right = pair[1].split(), pair[2].split()
     if _OPENS.match(pair[1]):  # "Did the fleet or the army attack?": only the words next to "or" are options
         size = min(len(left), len(right))
-        left, right = left[-size:], right[:size]
+        same_size = left[-size:], right[:size]
+        # "fewer than 31 days or 31 days": what tells them apart stands before
+        left, right = (left[-size - 2 :], right) if same_size[0] == same_size[1] else same_size
     return (" ".join(left), " ".join(right)), ()
 
 
 def _marks(option: Read, others: Sequence[Read], known: frozenset[str]) -> tuple[Fact, ...]:
-    """What sets this option apart: its own facts; where they only do so together, all of them; else its own words."""
+    """What sets this option apart: its own facts; where it has none of its own, all of them with its own words."""
     facts = facts_of(option, known)
     own = [fact for fact in facts if not any(holds(other.tokens, fact) for other in others)]
-    if own or facts:
-        return tuple(own or facts)
+    if own:
+        return tuple(own)
     taken = [token.form for other in others for token in other.tokens]
     plain_words = [token for token in option.tokens if token.kind != "function"]
     apart = [token for token in plain_words if not any(same(token.form, form) for form in taken)]
-    return tuple(Fact("word", (token.form,), token.raw) for token in apart or plain_words)
+    if facts and not apart:  # "fewer than 31 days or 31 days": small words alone tell them from each other
+        apart = [token for token in option.tokens if token.form not in taken]
+    shown = {form for fact in facts for form in fact.forms}
+    words = [token for token in (apart if facts else apart or plain_words) if token.form not in shown]
+    return (*facts, *(Fact("word", (token.form,), token.raw) for token in words))
 
 
 def offered(question: str, word: str) -> bool:

@@ -6,7 +6,8 @@ is `\\boxed{PASS}`. A line that is shown as another's words is none: quoted with
 wrote:", or disowned on the next line, "which I ignore").
 Guarantees: what cannot be read is UNSCORED, never a FAIL and never a PASS; so is what is hedged, denied or taken back.
 Thinking is not a verdict: with thinking that never ended there is none. Refusing in words is told apart (`refusal`).
-Cost: 15 to 40 µs a reply of 2 KB. Misses: a verdict inside a sentence, and one in other words ("Grade: correct") or languages.
+Cost: 15 to 40 µs a reply of 2 KB, several times that where as much text follows the verdict.
+Misses: a verdict inside a sentence, and one in other words ("Grade: correct") or languages.
 """
 
 from __future__ import annotations

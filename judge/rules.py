@@ -94,7 +94,7 @@ def _against_options(case: Case) -> Outcome | None:
             "FAIL", "competing", f"It chooses {label}; the reference chooses {options.labels[options.right]}."
         )
     for at, option in enumerate(options.texts):
-        if at == options.right or not options.states(case.answer, at):
+        if at == options.right or options.within[at] or not options.states(case.answer, at):
             continue
         # A reference may name the other option too ("X took over from Y"): then the right one must come first.
         first = options.position(case.answer, options.right) < options.position(case.answer, at)

@@ -8,8 +8,9 @@ Cost: 10 µs an answer, 20 ms for the bootstraps of a run, and numpy.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from foundation.splits import split_name
@@ -66,12 +67,15 @@ def summarise(
     for name, rows in _grouped(answer.item.split for answer in answers):
         own = _full([answers[row] for row in rows], [verdicts[row] for row in rows], canaries)
         found["by_split"][name] = {**own, "baseline": _baseline(shuffled, rows)}
-    for name, rows in _grouped(answer.item.family for answer in answers):
+    # Families and articles of the measure alone: beside trained phrasings they would flatter, beside unseen articles the reverse.
+    found["measure"] = measure(found["by_split"])
+    chosen = [row for row, answer in enumerate(answers) if found["measure"] in ("", answer.item.split)]
+    for name, rows in _grouped((answers[row].item.family for row in chosen), chosen):
         found["by_family"][name] = {
             **_figures([verdicts[row] for row in rows]),
             "baseline": _baseline(shuffled, rows),
         }
-    for name, rows in _grouped(answer.item.article_id for answer in answers):
+    for name, rows in _grouped((answers[row].item.article_id for row in chosen), chosen):
         title = answers[rows[0]].item.title
         found["by_article"][name] = {"title": title, **_figures([verdicts[row] for row in rows])}
     if refusals:
@@ -79,9 +83,15 @@ def summarise(
     return found
 
 
-def _grouped(keys: Iterable[str]) -> list[tuple[str, list[int]]]:
+def measure(splits: Collection[str]) -> str:
+    """The split that a judging is told by: held-out phrasings, where several were judged; empty where it is all there is."""
+    return "phrasing" if "phrasing" in splits and len(splits) > 1 else ""
+
+
+def _grouped(keys: Iterable[str], rows: Iterable[int] | None = None) -> list[tuple[str, list[int]]]:
+    """Rows by their key, in the order of the keys. `rows`: their numbers; counted from 0 if left out."""
     groups: dict[str, list[int]] = defaultdict(list)
-    for row, key in enumerate(keys):
+    for row, key in zip(count() if rows is None else rows, keys, strict=False):
         groups[key].append(row)
     return sorted(groups.items())
 

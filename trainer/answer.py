@@ -113,11 +113,14 @@ def _best_judged(folder: Path, run: str) -> tuple[Path, TrainState]:
     points = read_rounds(folder)
     best = best_judged(points)
     if best is None:
-        doubted = any(point.split == "phrasing" and (point.pass_rate is not None or point.problems) for point in points)
+        mine = [point for point in points if point.split == "phrasing"]
+        why = f"no checkpoint of run {run} was judged on held-out phrasings"
+        if any(point.believed for point in mine):
+            why = f"no judging of run {run} found an answer to a held-out phrasing right, so no checkpoint is the best judged"
+        elif any(point.pass_rate is not None or point.problems for point in mine):
+            why = f"no judging of run {run} on held-out phrasings is to be believed, so none of its checkpoints is the best judged"
         raise UsageError(
-            f"no judging of run {run} on held-out phrasings is to be believed, so none of its checkpoints is the best judged"
-            if doubted
-            else f"no checkpoint of run {run} was judged on held-out phrasings",
+            why,
             where=str(folder / ROUNDS),
             mend="judge it with `trainer run --orchestrate`, or take `best`, the one with the lowest loss",
         )

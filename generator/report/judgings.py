@@ -108,9 +108,9 @@ def read_rounds(path: Path) -> list[Round]:
 
 
 def best_judged(rounds: Iterable[Round]) -> Round | None:
-    """The judging with the highest pass rate on held-out phrasing that is believed; the earliest of equals."""
-    found = [one for one in rounds if one.split == "phrasing" and one.believed]
-    return max(found, key=lambda one: (one.pass_rate or 0.0, -one.step), default=None)
+    """The judging with the highest pass rate on held-out phrasing that is believed, the latest of equals; none at 0 %."""
+    found = [one for one in rounds if one.split == "phrasing" and one.believed and one.pass_rate]
+    return max(found, key=lambda one: (one.pass_rate or 0.0, one.step), default=None)
 
 
 def costs(rounds: Iterable[Round]) -> list[Cost]:

@@ -22,6 +22,7 @@ from judge import stats
 from judge.canaries import Judged
 from judge.files import Files, read_answers, read_summary, read_verdicts
 from judge.report.words import many
+from judge.summary import measure
 
 VERSION = 2  # of the summaries this reads
 SUMMARY = ".summary.json"
@@ -75,8 +76,7 @@ class Judging:
     @property
     def measure(self) -> str:
         """The split that the headline is of: held-out phrasings, where several were judged; empty where it is of all."""
-        splits = self.summary.get("by_split") or {}
-        return "phrasing" if "phrasing" in splits and len(splits) > 1 else ""
+        return measure(self.summary.get("by_split") or {})
 
     @property
     def headline(self) -> dict[str, Any]:

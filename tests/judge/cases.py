@@ -29,6 +29,8 @@ FALSE = "True or false? The Winter War began on 30 November 1941."
 FALSE_ANSWER = "False. The Winter War began on 30 November 1939."
 TRUE = "True or false? About 25,000 Finnish soldiers died in the Winter War."
 TRUE_ANSWER = "True. Some 25,000 Finnish soldiers lost their lives in the Winter War."
+FEWER = "Did June 1939 have fewer than 31 days or 31 days?"
+JUNE = "June 1939 had fewer than 31 days."
 WEAPON = "What did Finnish soldiers fight tanks with?"
 BOTTLES = "Bottles of burning liquid."
 ABOUT = "Tell me about the commanders and the first battles of the Winter War."
@@ -300,6 +302,10 @@ CASES = [
         "FAIL",
         "polarity",
     ),
+    # one option stands inside the other
+    Case("the longer option", FEWER, JUNE, JUNE, "PASS"),
+    Case("the longer option, in short", FEWER, JUNE, "Fewer than 31 days.", "PASS"),
+    Case("the shorter option", FEWER, JUNE, "June 1939 had 31 days.", "FAIL"),
     # nothing to grade, or nothing to grade by
     Case("empty", WHEN, BEGAN, "", "FAIL", "empty"),
     Case("blank", WHEN, BEGAN, " \n\t ", "FAIL", "empty"),

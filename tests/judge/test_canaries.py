@@ -354,3 +354,17 @@ def test_sentences_are_cut_where_they_end() -> None:
     assert canary_sentences.sentences("") == [""]
     item: EvalItem = make_item("Q", "One. Two.")
     assert canary_sentences.sentences(item.reference) == ["One.", "Two."]
+
+
+def test_one_slip_alone_refuses_nothing_but_where_a_rule_decides() -> None:
+    def shares(kind: canaries.Kind, n: int, wrong: int, floor: float) -> bool | None:
+        right, slip = ("PASS", "FAIL") if kind in RIGHT else ("FAIL", "PASS")
+        rows = [_judged(kind, slip if number < wrong else right) for number in range(n)]
+        ok: bool | None = canaries.assess(rows, {kind: floor})["classes"][kind]["ok"]
+        return ok
+
+    assert shares("negation", 8, 1, 0.9) is True  # 7 of 8 is 87.5 %
+    assert shares("negation", 8, 2, 0.9) is False
+    assert shares("negation", 24, 2, 0.9) is True  # 91.7 %
+    assert shares("negation", 24, 3, 0.9) is False
+    assert shares("colon", 8, 1, 0.99) is False

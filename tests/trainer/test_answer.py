@@ -36,7 +36,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 def test_it_answers_the_held_out_questions_and_stops(trained: Workspace, tmp_path: Path) -> None:
-    out = tmp_path / "answers/phrasing.jsonl"
+    out = tmp_path / "phrasing.jsonl"
     result = run_json("trainer", "answer", "--split", "phrasing", "--limit", "9", "--out", str(out), cwd=trained.root)
     answers = [Answer.model_validate_json(line) for line in out.read_text().splitlines()]
     assert len(answers) == result["answers"] == 9
@@ -176,10 +176,10 @@ def test_best_judged_is_the_one_with_the_highest_pass_rate_that_is_believed(work
         RoundPoint(round=3, step=15, split="unseen", pass_rate=0.95),
         RoundPoint(round=4, step=20, pass_rate=0.8, problems=("the judge took all for right",)),
     )
-    assert load_student(workspace, "main", CPU, Path("best-judged")).name == "main/step-000010"
+    assert load_student(workspace, "main", CPU, Path("best-judged")).name == "main/step-000015"
     assert load_student(workspace, "main", CPU, Path("best")).name == "main/step-000005"
-    shutil.rmtree(folder / "checkpoints/step-000010")
-    with pytest.raises(UsageError, match="the checkpoint that was judged best, of step 10, is gone"):
+    shutil.rmtree(folder / "checkpoints/step-000015")
+    with pytest.raises(UsageError, match="the checkpoint that was judged best, of step 15, is gone"):
         load_student(workspace, "main", CPU, Path("best-judged"))
 
 
