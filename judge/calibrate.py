@@ -310,6 +310,8 @@ def bottom_line(document: Mapping[str, Any]) -> list[str]:
         lines.append(
             _needed(judging["weighted"], document["needed"]["within"], document["needed"]["labels"], document["n"])
         )
+    if scored < FEW:  # against so few, the canaries prove nothing either
+        return lines
     return [*lines, *_of_canaries(document["canaries"], document["refused"])]
 
 
@@ -328,7 +330,9 @@ def _agreement(document: Mapping[str, Any]) -> str:
     text = f"Judge and people agree on {percent(agreement)} of {agreement['of']:,} answers"
     if kappa is None:
         return f"{text}; as one side says the same of all of them, that does not show whether the judge tells right from wrong."
-    text += f"; beyond chance that is {strength(kappa)} (kappa {kappa['value']:.2f}, {kappa['low']:.2f} to {kappa['high']:.2f})"
+    text += (
+        f"; beyond chance: {strength(kappa)} (kappa {kappa['value']:.2f}, {kappa['low']:.2f} to {kappa['high']:.2f})"
+    )
     if agreement["of"] < FEW:
         return f"{text}."
     if kappa["high"] < 0.4:

@@ -49,7 +49,8 @@ class Files:
 def read_answers(path: Path) -> tuple[list[Answer], str]:
     """The answers of a JSONL file and its SHA-256. Raises `UsageError` that names file, line and field.
 
-    A row may stand twice, and one question may have several answers; two questions under one id are refused.
+    One question may have several answers; a row that stands twice would count twice, and is refused, as are two questions
+    under one id.
     """
     data = _content(path, "answers", "make one with `trainer answer --out FILE`")
     answers = _rows(data, path, Answer, "answer", "write the file again with `trainer answer`")
@@ -105,6 +106,15 @@ def _check_items(answers: Sequence[Answer], path: Path) -> None:
                 f"the item {plain(item.id)} stands here twice with two values of {other}",
                 where=str(path),
                 mend="these are answers of two states of the data: write them again with `trainer answer`",
+            )
+    seen: dict[tuple[str, str, str], int] = {}
+    for number, answer in enumerate(answers, 1):
+        before = seen.setdefault((answer.item.id, answer.text, answer.checkpoint), number)
+        if before != number:
+            raise UsageError(
+                f"one answer stands here twice, as number {before:,} and {number:,}: it would count twice",
+                where=str(path),
+                mend="leave one of them out, or write the file again with `trainer answer`",
             )
 
 

@@ -47,6 +47,11 @@ def run_command(
     from judge.llm import make_grader
     from judge.run import judge, preview
 
+    for option, given in (("--answers", answers), ("--out", out)):
+        if str(given) == "-":
+            raise UsageError(
+                f"{option} takes a file, not a stream: the files beside it are named after it", mend="name one"
+            )
     if not out.absolute().parent.is_dir():
         raise UsageError("the folder for the verdicts does not exist", where=str(out), mend="make it, or mend --out")
     workspace = Workspace.find()
@@ -61,7 +66,7 @@ def run_command(
     summary = judge(answers, out, grader, workspace, baseline=baseline)
     for problem in summary["problems"]:
         say(plain(problem))
-    emit_json(summary) if as_json else _show(summary)
+    emit_json(summary) if as_json else _show(summary, out)
 
 
 def _interrupt(_number: int, _frame: object) -> NoReturn:
@@ -76,25 +81,30 @@ def _show_plan(planned: dict[str, Any]) -> None:
     say(f"{planned['ask']:,} requests for the grader; equal ones are asked once, and nothing has been started")
 
 
-def _show(summary: dict[str, Any]) -> None:
+def _show(summary: dict[str, Any], out: Path) -> None:
     from foundation.splits import SPLIT_NAMES, split_name
 
-    rows = [_row("all", summary)]
-    rows += [_row(split_name(name), summary["by_split"][name]) for name in SPLIT_NAMES if name in summary["by_split"]]
-    rows += [_row(f"family {name}", figures) for name, figures in summary["by_family"].items()]
+    splits, name = summary["by_split"], summary["measure"]
+    rows = [_row(split_name(one), splits[one]) for one in SPLIT_NAMES if one in splits]
+    within = f"{split_name(name)}, " if name else ""
+    rows += [_row(f"{within}{family}", figures) for family, figures in summary["by_family"].items()]
     headings = ("answers", "PASS", "FAIL", "UNSCORED", "pass rate (95 %)", "corrected (95 %)", "shuffled answers")
     table(headings, rows)
-    _say_belief(summary)
+    _say_belief(summary, out)
 
 
-def _say_belief(summary: dict[str, Any]) -> None:
+def _say_belief(summary: dict[str, Any], out: Path) -> None:
     """What the judge did with answers of known worth, and with the same answer again."""
+    from foundation.splits import split_name
+    from judge import stats
+
     found, flips = summary["canaries"], summary["flips"]
     classes = found["classes"].items()
-    say(
-        f"answers of known worth (canaries): the judge passes {_rate(found['tpr'])} of the right ones and "
-        f"{_rate(found['fpr'])} of the wrong ones; kappa {_kappa(found['kappa'])}"
-    )
+    if found["tpr"]["pass_rate"] is not None or found["fpr"]["pass_rate"] is not None:
+        say(
+            f"answers of known worth (canaries): the judge passes {_rate(found['tpr'])} of the right ones and "
+            f"{_rate(found['fpr'])} of the wrong ones; kappa {_kappa(found['kappa'])}"
+        )
     below = [_class(kind, one) for kind, one in classes if one["ok"] is False]
     few = [kind for kind, one in classes if one["floor"] is not None and one["ok"] is None]
     undeclared = [_class(kind, one) for kind, one in classes if one["floor"] is None]
@@ -108,16 +118,19 @@ def _say_belief(summary: dict[str, Any]) -> None:
     if flips["repeated"]:
         rate = _span(flips["rate"], flips["low"], flips["high"])
         say(f"of {flips['repeated']:,} answers judged three times {flips['flipped']:,} got two verdicts: {rate}")
-    if summary["clustered"] and summary["pass_rate"] is not None:
-        reach = _span(summary["pass_rate"], summary["clustered"]["low"], summary["clustered"]["high"])
-        say(f"over {len(summary['by_article']):,} articles, whose questions stand or fall together: {reach}")
-    if summary["baseline"] and not summary["refused"]:
-        clear = "above" if summary["clearly_above_baseline"] else "NOT clearly above"
-        say(f"the pass rate is {clear} that of shuffled answers")
+    main = summary["by_split"][summary["measure"]] if summary["measure"] else summary
+    if main["clustered"] and main["pass_rate"] is not None:
+        reach = _span(main["pass_rate"], main["clustered"]["low"], main["clustered"]["high"])
+        what = split_name(summary["measure"]) if summary["measure"] else "all"
+        say(f"{what}, over {len(summary['by_article']):,} articles whose questions stand or fall together: {reach}")
+    if main["baseline"] and main["pass_rate"] is not None:
+        clear = stats.clearly_above(*(stats.rate(one["passed"], one["scored"]) for one in (main, main["baseline"])))
+        say(f"its pass rate is {'above' if clear else 'NOT clearly above'} that of shuffled answers")
     say(
-        f"{summary['stop_rate']:.0%} of the answers came to an end; {summary['graded']:,} verdicts were made, "
-        f"{summary['reused']:,} were known"
+        f"{100 * main['stop_rate']:.0f} % of its answers came to an end; verdicts made: {summary['graded']:,}, "
+        f"known before: {summary['reused']:,}"
     )
+    say(f"`judge report {out}` shows them on a page")
 
 
 def _row(name: str, figures: dict[str, Any]) -> tuple[object, ...]:
@@ -142,4 +155,5 @@ def _kappa(kappa: dict[str, float] | None) -> str:
 
 
 def _class(kind: str, found: dict[str, Any]) -> str:
-    return f"{kind} {found['right']:,} of {found['n'] - found['unscored']:,}"
+    silent = f" ({found['unscored']:,} unscored)" if found["unscored"] else ""
+    return f"{kind} {found['right']:,} of {found['n'] - found['unscored']:,}{silent}"

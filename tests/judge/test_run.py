@@ -56,8 +56,13 @@ def test_verdicts_stand_in_the_order_of_the_answers_and_the_summary_adds_up(work
     assert summary["scored"] == counts["PASS"] + counts["FAIL"]
     assert summary["pass_rate"] == pytest.approx(counts["PASS"] / summary["scored"], abs=1e-6)
     assert summary["low"] < summary["pass_rate"] < summary["high"]
-    for group in ("by_family", "by_split", "by_article"):
-        assert sum(part["counts"]["PASS"] for part in summary[group].values()) == counts["PASS"]
+    splits = summary["by_split"]
+    assert sum(part["counts"]["PASS"] for part in splits.values()) == counts["PASS"]
+    # families and articles are of the measure: the held-out phrasings
+    assert summary["measure"] == "phrasing"
+    for group in ("by_family", "by_article"):
+        passed = sum(part["counts"]["PASS"] for part in summary[group].values())
+        assert passed == splits["phrasing"]["counts"]["PASS"]
     assert summary["by_article"]["a3"]["title"] == "Winter War"
     assert len(summary["by_article"]) == 7
     ended = [answer.stopped == "end" for answer in case_answers()]
@@ -233,18 +238,21 @@ def test_bad_answers_are_refused_by_file_line_and_field(workspace: Path, content
     assert not (workspace / "train").exists()
 
 
-def test_blank_lines_are_no_answers_and_rows_may_stand_twice(workspace: Path) -> None:
+def test_blank_lines_are_no_answers_and_no_row_counts_twice(workspace: Path) -> None:
     path, out = workspace / "answers.jsonl", workspace / "v.jsonl"
     path.write_text("\n" + path.read_text() + "\n\n")
     assert len(read_answers(path)[0]) == len(CASES)
     answers = dated_answers(3, repeated=True)
     siblings = answers[0].item.model_copy(update={"siblings": ("It began late in 1939.",)})
     more = make_answer(siblings, "In 1939, says student 0 of them.")
-    write(path, [*answers, *answers, more])
+    write(path, [*answers, *answers[1:]])
+    with pytest.raises(UsageError, match="one answer stands here twice, as number 2 and 4"):
+        read_answers(path)
+    write(path, [*answers, more])
     summary = judge(path, out, Scripted(lambda answer, vote: "PASS"), Workspace(workspace), baseline=False)
-    assert summary["counts"]["PASS"] == 7
+    assert summary["counts"]["PASS"] == 4
     assert summary["flips"]["repeated"] == 4  # three questions, one of them with two answers
-    assert len(verdicts_of(out)) == 7
+    assert len(verdicts_of(out)) == 4
 
 
 def test_wrong_use_is_refused(workspace: Path) -> None:
@@ -302,7 +310,7 @@ def test_two_judges_on_one_file_are_refused(workspace: Path) -> None:
 
 def test_the_table_names_splits_for_people_and_says_what_to_believe(workspace: Path) -> None:
     done = run(*JUDGE, "--backend", "rules", cwd=workspace)
-    for words in ("held-out phrasing", "unseen article", "family truth", "corrected (95 %)", "shuffled answers"):
+    for words in ("held-out phrasing", "unseen article", "held-out phrasing, truth", "corrected (95 %)", "shuffled answers"):
         assert words in done.stdout
     for words in ("answers of known worth (canaries)", "kappa", "judged three times", "articles"):
         assert words in done.stderr
