@@ -137,6 +137,7 @@ def test_a_judge_that_fails_is_recorded_and_made_up_for_later(workspace: Workspa
         orchestrate(workspace, run="main", settings=OrchestrateSettings(rounds=3, judge_every=3))
 
 
+@pytest.mark.slow
 def test_judges_that_fail_one_after_another_end_training_if_asked(workspace: Workspace) -> None:
     good = _failing_judge(workspace, "judge_every = 3", "give_up_after = 2")
     done = run("trainer", "run", "--orchestrate", cwd=workspace.root, code=1, timeout=300)
