@@ -259,6 +259,7 @@ class TestOwners:
             time.sleep(0.05)
         print(f"\ngone {time.monotonic() - began:.2f} s after its owner was killed")
 
+    @pytest.mark.slow
     def test_what_is_left_when_the_server_is_killed_too_is_ended_by_the_next_one(
         self, owner: subprocess.Popen[str], capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -49,6 +49,7 @@ def test_a_browser_executes_nothing_of_a_record(tmp_path: Path) -> None:
     assert _dump(text.replace("<body>", f"<body>{HOSTILE}"), tmp_path).title == "w: report"
 
 
+@pytest.mark.slow
 def test_a_browser_shows_the_plot_and_the_chart_and_fits_a_phone(tmp_path: Path) -> None:
     text = render(collect(build(tmp_path, *STAGES).workspace))
     measure = (

@@ -88,6 +88,7 @@ def test_a_browser_executes_nothing_of_any_text(tmp_path: Path) -> None:
     assert next(values for tag, values in alone.tags if tag == "html").get("class") == "live"
 
 
+@pytest.mark.slow
 def test_the_address_narrows_the_answers(tmp_path: Path) -> None:
     text = _page(tmp_path, unscored=2)
 
@@ -149,6 +150,7 @@ def test_the_controls_narrow_and_the_address_keeps_it(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_tables_are_sorted_and_snippets_lent(tmp_path: Path) -> None:
     text = _page(tmp_path)
     script = """
@@ -167,6 +169,7 @@ def test_tables_are_sorted_and_snippets_lent(tmp_path: Path) -> None:
     assert _told(text, tmp_path, script) == "true | true | true | choice/fourwh/when | true | none"
 
 
+@pytest.mark.slow
 def test_two_students_are_filtered_by_what_changed(tmp_path: Path) -> None:
     text = _page(tmp_path, better=1)
     seen = Page(browse(text, tmp_path, "#change=gained&run=2"))
@@ -176,6 +179,7 @@ def test_two_students_are_filtered_by_what_changed(tmp_path: Path) -> None:
     assert pairs == ["FAIL", "PASS"] * 18
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hostile", ["", "W" * 300], ids=["plain", "one long word"])
 def test_it_fits_a_phone(tmp_path: Path, hostile: str) -> None:
     text = _page(tmp_path, hostile, better=1)

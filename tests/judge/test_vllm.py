@@ -107,6 +107,7 @@ def test_a_model_that_cannot_judge_leaves_every_answer_unscored(tmp_path: Path) 
     assert json.loads(again.stdout)["graded"] == 0
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_loaded_is_wrong_use(tmp_path: Path) -> None:
     # given a model whose weights broke off in a download
     model = make_tiny_qwen3(tmp_path / "model")

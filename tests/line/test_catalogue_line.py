@@ -150,6 +150,7 @@ def gibberish(tmp_path: Path) -> Iterator[Path]:
     clear(workspace)
 
 
+@pytest.mark.slow
 @pytest.mark.vllm
 @pytest.mark.xdist_group("vllm")
 @pytest.mark.skipif(not has_vllm(), reason="vLLM is not installed (make setup says why)")

@@ -18,6 +18,7 @@ from tests.trainer.orchestrated import packed, start
 pytestmark = pytest.mark.timeout(600)
 
 
+@pytest.mark.slow
 def test_an_orchestrated_run_takes_the_device_from_the_factory_and_gives_it_back(
     make: Callable[..., Workspace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -165,6 +165,7 @@ def test_an_out_that_cannot_be_is_refused_before_anything_is_loaded(command: str
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 
+@pytest.mark.slow
 def test_the_runs_own_summary_is_kept_if_out_fails(
     copied: Workspace, evaluation: Evaluation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -177,6 +178,7 @@ def test_the_runs_own_summary_is_kept_if_out_fails(
     assert f"kept all the same: {kept}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_that_nothing_is_kept(copied: Workspace) -> None:
     for kept in copied.train.glob("runs/main/eval-*"):  # of another test
         kept.unlink()

@@ -61,6 +61,7 @@ async def asked(client: ChatClient, temperature: float) -> dict[str, ChatReply]:
     return {reply.id: reply async for reply in client.complete(requests)}
 
 
+@pytest.mark.slow
 def test_vllm_serves_it_and_says_what_ours_says(workspace: Workspace, tmp_path: Path) -> None:
     saved_run(workspace, CONFIG, model=random_model(CONFIG, seed=1))
     folder, made = export(workspace, Wanted(run="main"))

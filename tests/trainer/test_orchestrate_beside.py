@@ -71,6 +71,7 @@ def test_training_goes_on_while_a_round_is_judged(workspace: Workspace) -> None:
     assert list((folder / "checkpoints").glob(f"step-*/{KEEP}")) == []
 
 
+@pytest.mark.slow
 def test_a_stop_ends_both_and_the_next_run_goes_on_with_both(workspace: Workspace) -> None:
     hold = [True]
 
@@ -102,6 +103,7 @@ def test_a_stop_ends_both_and_the_next_run_goes_on_with_both(workspace: Workspac
     assert [marked(MARK, mark) for mark in marks(workspace)] == [[], []]
 
 
+@pytest.mark.slow
 def test_training_ends_when_the_pass_rate_has_long_been_flat(workspace: Workspace) -> None:
     toml = workspace.root / "factory.toml"
     toml.write_text(toml.read_text().replace("rounds = 2", "judge_every = 3\nflat_rounds = 1"))

@@ -186,7 +186,7 @@ def test_every_split_has_its_line_and_what_is_not_believed_is_hollow_and_beside_
     # and it is said, and is not the best
     shown = [it.get_text() for it in texts(figure)]
     for part in (
-        "not believed: 1", "best at step 20", "trained phrasing 60 % (55–65 %)", "held-out phrasing 50 % (45–55 %)",
+        "not believed: 1", "best at step 60", "trained phrasing 60 % (55–65 %)", "held-out phrasing 50 % (45–55 %)",
         "unseen article 40 % (35–45 %)", "corrected 55 % (45–65 %)", "trained less held-out: 10 points (3 to 17)",
     ):  # fmt: skip
         assert part in shown, part
