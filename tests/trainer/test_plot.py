@@ -190,7 +190,7 @@ def test_every_split_has_its_line_and_what_is_not_believed_is_hollow_and_beside_
         "unseen article 40 % (35–45 %)", "corrected 55 % (45–65 %)", "trained less held-out: 10 points (3 to 17)",
     ):  # fmt: skip
         assert part in shown, part
-    assert [at for (_, marker, _), at in lines.items() if marker == "*"] == [[(20, pytest.approx(50))]]
+    assert [at for (_, marker, _), at in lines.items() if marker == "*"] == [[(60, pytest.approx(50))]]
 
 
 def test_a_newest_round_that_is_not_believed_has_no_figure_in_the_legend(tmp_path: Path) -> None:
