@@ -51,6 +51,7 @@ def test_enqueue_killed(make: Callable[..., Workspace], place: str, after: bool)
     assert_all_is_there(workspace)
 
 
+@pytest.mark.slow
 def test_enqueue_killed_at_each_write(make: Callable[..., Workspace]) -> None:
     workspace = make(blocks=2, planned=False)
     codes = []

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+import pytest
+
 from foundation.workspace import Workspace
 from generator.teachers.kept import REPLIES
 from tests.faults.test_kills import LOOPS
@@ -41,6 +43,7 @@ def test_no_more_requests_are_repeated_than_were_in_flight(
         assert_all_is_there(workspace)
 
 
+@pytest.mark.slow
 def test_a_drain_that_has_no_patience_pays_for_nothing_twice_but_what_was_in_flight(
     make: Callable[..., Workspace],
 ) -> None:

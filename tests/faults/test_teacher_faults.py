@@ -66,6 +66,7 @@ def test_a_teacher_elsewhere_that_is_gone_for_a_while(
 @pytest.mark.parametrize(
     "fault", [pytest.param("hold", marks=pytest.mark.slow), "reset", "error"], ids=["mute", "resets", "HTTP 503"]
 )
+@pytest.mark.slow
 def test_a_teacher_elsewhere_that_answers_nothing_for_a_while(
     make: Callable[..., Workspace], fault: str, recovery: Recovery
 ) -> None:
@@ -116,6 +117,7 @@ def test_replies_that_are_no_good_are_counted_rejects(
     ],
     ids=["HTML", "other JSON", "HTTP 403"],
 )
+@pytest.mark.slow
 def test_a_server_that_answers_no_completion_ends_the_work_with_one_message(
     make: Callable[..., Workspace], answer: Any, words: str
 ) -> None:

@@ -95,6 +95,7 @@ def _limited() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (4 * MB, resource.RLIM_INFINITY))
 
 
+@pytest.mark.slow
 def test_a_quota_lets_small_files_through_and_refuses_the_weights(tmp_path: Path) -> None:
     workspace = packed_workspace(tmp_path, 2, epochs=0.5, context=64, checkpoint_every=2, evaluate_every=100)
     folder = workspace.train / "runs/limited"

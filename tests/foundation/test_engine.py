@@ -247,6 +247,7 @@ class TestOwners:
 
     pytestmark = needs_vllm
 
+    @pytest.mark.slow
     def test_killed_it_takes_its_engine_along(self, owner: subprocess.Popen[str]) -> None:
         assert owner.stdout is not None
         assert owner.stdout.readline() == "ready\n"
